@@ -1,0 +1,1 @@
+//! A build context as a filtered tree with content digests.

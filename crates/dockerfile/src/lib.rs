@@ -1,0 +1,1 @@
+//! The Dockerfile language: parser, expansion, build checks, stage graph.

@@ -1,0 +1,1 @@
+//! Drives a plan to an image: cache look-up, stages side by side, outputs.

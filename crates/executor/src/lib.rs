@@ -1,0 +1,1 @@
+//! Runs one command rootless: user namespace, mounts, network, seccomp.

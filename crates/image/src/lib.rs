@@ -1,0 +1,1 @@
+//! The OCI documents: references, digests, platforms, configs, manifests.

@@ -1,0 +1,3 @@
+//! A daemonless, rootless builder of container images.
+
+fn main() {}

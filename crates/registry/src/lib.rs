@@ -1,0 +1,1 @@
+//! The distribution protocol: resolve, pull, push, log in; mirrors, retries.

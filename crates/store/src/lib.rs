@@ -1,0 +1,1 @@
+//! All state on disk: blobs, snapshots, cache records, tags, locks.

@@ -1,0 +1,3 @@
+//! the project's own tasks: demo, test, bench, conformance.
+
+fn main() {}
