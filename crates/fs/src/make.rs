@@ -1,0 +1,318 @@
+//! Making nodes, with what the kernel refuses kept in the journal.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+use rustix::io::Errno;
+
+use crate::error::{PathContext, PathError};
+use crate::journal::{Entry, Journal, Owner};
+use crate::meta::{FileKind, Meta, Timestamp};
+use crate::path::RootfsPath;
+use crate::remove::remove_at;
+use crate::resolve::FinalSymlink;
+use crate::root::Root;
+
+/// Setuid and setgid.
+const SET_ID_BITS: u32 = 0o6000;
+
+/// The kernel's answers for an id outside the map (EINVAL), and for what a user namespace may not do (EPERM).
+const REFUSED: [Errno; 2] = [Errno::INVAL, Errno::PERM];
+
+/// What directories that have to be made are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewDir {
+    /// Permission bits; the umask does not count.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Time of last change; `None` leaves the clock's.
+    pub mtime: Option<Timestamp>,
+}
+
+impl Default for NewDir {
+    /// 0755, root, now.
+    fn default() -> Self {
+        Self { mode: 0o755, uid: 0, gid: 0, mtime: None }
+    }
+}
+
+/// A regular file being written: fill [`NewFile::file`], then [`NewFile::finish`].
+#[derive(Debug)]
+pub struct NewFile<'a> {
+    root: &'a Root,
+    path: RootfsPath,
+    dir: OwnedFd,
+    name: OsString,
+    file: File,
+}
+
+impl NewFile<'_> {
+    /// The open file; `std::io::copy` from another `File` copies within the kernel.
+    pub fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
+    /// Gives the file its owner, mode and time.
+    pub fn finish(self, meta: &Meta) -> Result<(), PathError> {
+        let node =
+            Node { journal: &self.root.journal, dir: self.dir.as_fd(), name: &self.name, path: &self.path };
+        node.finish(meta, true).on("set the owner, mode or time of", self.root.name_of(&self.path))
+    }
+}
+
+impl Root {
+    /// Makes a directory with all its parents; existing ones are left alone, links are followed also where they
+    /// dangle. The answer is what was made, parents first.
+    pub fn create_dir_all(&self, path: &RootfsPath, new: &NewDir) -> Result<Vec<RootfsPath>, PathError> {
+        let path = self.resolve(path, FinalSymlink::Follow)?;
+        let mut missing = Vec::new();
+        let mut next = Some(path);
+        while let Some(path) = next {
+            match self.meta(&path)? {
+                Some(meta) if meta.is_dir() => break,
+                Some(_) => return Err(Errno::NOTDIR).on("create the directory", self.name_of(&path)),
+                None => next = path.parent(),
+            }
+            missing.push(path);
+        }
+        missing.reverse();
+        for path in &missing {
+            self.create_dir(path, new)?;
+        }
+        Ok(missing)
+    }
+
+    fn create_dir(&self, path: &RootfsPath, new: &NewDir) -> Result<(), PathError> {
+        let made = self.parent_at(path).and_then(|(dir, name)| {
+            rustix::fs::mkdirat(&dir, &name, Mode::from_raw_mode(0o700))?;
+            Ok((dir, name))
+        });
+        let (dir, name) = made.on("create the directory", self.name_of(path))?;
+        let mut meta = Meta::new(FileKind::Directory, new.mode, new.uid, new.gid, Timestamp::default());
+        let node = Node { journal: &self.journal, dir: dir.as_fd(), name: &name, path };
+        let finished = match new.mtime {
+            Some(mtime) => {
+                meta.mtime = mtime;
+                node.finish(&meta, true)
+            }
+            None => node.own(&meta, true).map(drop),
+        };
+        finished.on("set the owner, mode or time of", self.name_of(path))
+    }
+
+    /// Makes a node as `meta` says (kind, mode, owner, mtime), with content if it is a regular file. The folder must
+    /// exist; links on the way to it are followed. What lies there is replaced by a new inode, so other hard links
+    /// of it stay as they are; only a directory is never replaced: for a directory it takes the metadata, for
+    /// anything else it is an error (EISDIR).
+    pub fn make(
+        &self,
+        path: &RootfsPath,
+        meta: &Meta,
+        content: Option<&mut dyn Read>,
+    ) -> Result<(), PathError> {
+        if meta.is_file() {
+            let mut new = self.create_file(path)?;
+            if let Some(content) = content {
+                io::copy(content, new.file()).on("write", self.name_of(path))?;
+            }
+            return new.finish(meta);
+        }
+        let (dir, name) = self.parent_of(path)?;
+        let node = Node { journal: &self.journal, dir: dir.as_fd(), name: &name, path };
+        let own_inode = node.create(&meta.kind).on("create", self.name_of(path))?;
+        node.finish(meta, own_inode).on("set the owner, mode or time of", self.name_of(path))
+    }
+
+    /// Begins a regular file in place of what lies there; see [`Root::make`]. It has mode 0600 until finished.
+    pub fn create_file(&self, path: &RootfsPath) -> Result<NewFile<'_>, PathError> {
+        let created = self.parent_at(path).and_then(|(dir, name)| {
+            let file = replacing(dir.as_fd(), &name, || new_file(dir.as_fd(), &name))?;
+            Ok(NewFile { root: self, path: path.clone(), dir, name, file })
+        });
+        created.on("create", self.name_of(path))
+    }
+
+    /// Gives an existing file owner, mode and time; its kind is not changed, a link at the path's end not followed.
+    pub fn set_meta(&self, path: &RootfsPath, meta: &Meta) -> Result<(), PathError> {
+        let set = self.parent_at(path).and_then(|(dir, name)| {
+            let found = Meta::of_inode(dir.as_fd(), &name)?;
+            Ok((dir, name, found))
+        });
+        let (dir, name, found) = set.on("stat", self.name_of(path))?;
+        let node = Node { journal: &self.journal, dir: dir.as_fd(), name: &name, path };
+        // A placeholder of a device stays one.
+        let placeholder = found.is_file() && is_device(&meta.kind);
+        let kind = if placeholder { meta.kind.clone() } else { found.kind.clone() };
+        let own_inode = found.is_dir() || found.is_file();
+        let finished = node.finish(&Meta { kind, ..meta.clone() }, own_inode);
+        finished.on("set the owner, mode or time of", self.name_of(path))
+    }
+
+    /// Sets the time of last change (and of last access) of a file; a link at the path's end is not followed.
+    pub fn set_mtime(&self, path: &RootfsPath, mtime: Timestamp) -> Result<(), PathError> {
+        let set = self.parent_at(path).and_then(|(dir, name)| set_times(dir.as_fd(), &name, mtime));
+        set.on("set the time of", self.name_of(path))
+    }
+
+    /// Makes a second name for a file; links at the ends of both paths are not followed. A file at `new` is
+    /// replaced, a directory not.
+    pub fn hard_link(&self, existing: &RootfsPath, new: &RootfsPath) -> Result<(), PathError> {
+        let (from_dir, from) = self.parent_of(existing)?;
+        let (to_dir, to) = self.parent_of(new)?;
+        let linked = replacing(to_dir.as_fd(), &to, || {
+            rustix::fs::linkat(&from_dir, &from, &to_dir, &to, AtFlags::empty())
+        });
+        linked.on("link to", self.name_of(existing))
+    }
+
+    /// Renames a file or directory within the root, as rename(2).
+    pub fn rename(&self, from: &RootfsPath, to: &RootfsPath) -> Result<(), PathError> {
+        let (from_dir, from_name) = self.parent_of(from)?;
+        let (to_dir, to_name) = self.parent_of(to)?;
+        rustix::fs::renameat(&from_dir, &from_name, &to_dir, &to_name).on("rename", self.name_of(from))
+    }
+
+    /// Removes a file, or a directory with all below it; a link is removed, never followed. What is not there is no
+    /// error; the root itself is emptied, not removed.
+    pub fn remove_all(&self, path: &RootfsPath) -> Result<(), PathError> {
+        if path.is_root() {
+            return self.read_dir(path)?.iter().try_for_each(|name| self.remove_all(&path.join(name)));
+        }
+        let removed = match self.parent_at(path) {
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
+            Err(error) => Err(error),
+            Ok((dir, name)) => remove_at(dir.as_fd(), &name),
+        };
+        removed.on("remove", self.name_of(path))
+    }
+}
+
+/// A name in an open directory while it is made.
+struct Node<'a> {
+    journal: &'a Journal,
+    dir: BorrowedFd<'a>,
+    name: &'a OsStr,
+    path: &'a RootfsPath,
+}
+
+impl Node<'_> {
+    /// Makes anything but a regular file; the answer is whether its inode can carry the journal's attribute.
+    fn create(&self, kind: &FileKind) -> Result<bool, Errno> {
+        let (dir, name) = (self.dir, self.name);
+        match kind {
+            FileKind::File => replacing(dir, name, || new_file(dir, name)).map(|_| true),
+            FileKind::Directory => self.create_dir().map(|()| true),
+            FileKind::Symlink(target) => {
+                replacing(dir, name, || rustix::fs::symlinkat(target, dir, name)).map(|()| false)
+            }
+            FileKind::Fifo => replacing(dir, name, || mknod(dir, name, FileType::Fifo, 0, 0)).map(|()| false),
+            FileKind::Socket => {
+                replacing(dir, name, || mknod(dir, name, FileType::Socket, 0, 0)).map(|()| false)
+            }
+            FileKind::CharDevice { major, minor } => {
+                self.create_device(FileType::CharacterDevice, *major, *minor)
+            }
+            FileKind::BlockDevice { major, minor } => {
+                self.create_device(FileType::BlockDevice, *major, *minor)
+            }
+        }
+    }
+
+    fn create_dir(&self) -> Result<(), Errno> {
+        let (dir, name) = (self.dir, self.name);
+        match rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o700)) {
+            Err(Errno::EXIST) if Meta::of_inode(dir, name)?.is_dir() => Ok(()),
+            Err(Errno::EXIST) => {
+                rustix::fs::unlinkat(dir, name, AtFlags::empty())?;
+                rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o700))
+            }
+            answer => answer,
+        }
+    }
+
+    /// A device node, or the placeholder of one the kernel refuses. A whiteout (0:0) is never refused (Linux 5.8).
+    fn create_device(&self, class: FileType, major: u32, minor: u32) -> Result<bool, Errno> {
+        let (dir, name) = (self.dir, self.name);
+        match replacing(dir, name, || mknod(dir, name, class, major, minor)) {
+            Err(error) if REFUSED.contains(&error) && self.journal.keeps() => {
+                replacing(dir, name, || new_file(dir, name)).map(|_| true)
+            }
+            answer => answer.map(|()| false),
+        }
+    }
+
+    /// Owner, mode and time, in the order in which one does not undo the other.
+    fn finish(&self, meta: &Meta, own_inode: bool) -> io::Result<()> {
+        self.own(meta, own_inode)?;
+        Ok(set_times(self.dir, self.name, meta.mtime)?)
+    }
+
+    /// Owner and mode; what the kernel refuses goes to the journal.
+    fn own(&self, meta: &Meta, own_inode: bool) -> io::Result<()> {
+        let refused = match chown(self.dir, self.name, meta.uid, meta.gid) {
+            Ok(()) => false,
+            Err(error) if REFUSED.contains(&error) && self.journal.keeps() => true,
+            Err(error) => return Err(error.into()),
+        };
+        let placeholder = own_inode && is_device(&meta.kind);
+        let mode = if refused { meta.mode & !SET_ID_BITS } else { meta.mode };
+        if !meta.is_symlink() {
+            // After chown, which takes setuid and setgid away.
+            rustix::fs::chmodat(self.dir, self.name, Mode::from_raw_mode(mode), AtFlags::empty())?;
+        }
+        if !refused && !placeholder {
+            return self.journal.forget(self.dir, self.name, self.path, own_inode);
+        }
+        let entry = Entry {
+            owner: Owner { uid: meta.uid, gid: meta.gid },
+            mode: (mode != meta.mode).then_some(meta.mode),
+            device: placeholder.then(|| meta.kind.clone()),
+        };
+        self.journal.keep(self.dir, self.name, self.path, &entry, own_inode)
+    }
+}
+
+fn is_device(kind: &FileKind) -> bool {
+    matches!(kind, FileKind::CharDevice { .. } | FileKind::BlockDevice { .. })
+}
+
+/// Makes something with a fresh name: what has that name is removed and the making tried again.
+fn replacing<T>(dir: BorrowedFd<'_>, name: &OsStr, make: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
+    match make() {
+        Err(Errno::EXIST) => {
+            rustix::fs::unlinkat(dir, name, AtFlags::empty())?;
+            make()
+        }
+        answer => answer,
+    }
+}
+
+fn new_file(dir: BorrowedFd<'_>, name: &OsStr) -> Result<File, Errno> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?.into())
+}
+
+fn mknod(dir: BorrowedFd<'_>, name: &OsStr, class: FileType, major: u32, minor: u32) -> Result<(), Errno> {
+    rustix::fs::mknodat(dir, name, class, Mode::from_raw_mode(0o600), rustix::fs::makedev(major, minor))
+}
+
+fn chown(dir: BorrowedFd<'_>, name: &OsStr, uid: u32, gid: u32) -> Result<(), Errno> {
+    // All ones means "leave as it is" to the kernel and is no owner.
+    if uid == u32::MAX || gid == u32::MAX {
+        return Err(Errno::INVAL);
+    }
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+}
+
+fn set_times(dir: BorrowedFd<'_>, name: &OsStr, mtime: Timestamp) -> Result<(), Errno> {
+    let time = Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanos.into() };
+    let times = Timestamps { last_access: time, last_modification: time };
+    rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+}
