@@ -1,1 +1,36 @@
 //! Runs one command rootless: user namespace, mounts, network, seccomp.
+//!
+//! ```text
+//! enter()                 first lines of main: user namespace, private mount namespace     → Place
+//! Overlay{..}.mount()     parents + upper as one tree, mounted nowhere                     → Mounted
+//! SandboxSpec             what to run in it; becomes an ordered list of SetupOp
+//! run(&spec, ..)          the child carries the list out, becomes init, runs the command   → ExitReport
+//! ```
+//!
+//! Nothing here needs cleaning up after a crash: every mount lives in a mount namespace of this process or of the
+//! sandbox, and the kernel drops both when the last process in them is gone. README.md has the order of set-up and the
+//! kernel facts behind it.
+
+mod capability;
+mod enter;
+mod error;
+mod idmap;
+mod outside;
+mod overlay;
+mod report;
+mod run;
+mod spec;
+mod stubs;
+mod sys;
+mod users;
+
+pub use capability::{Capability, CapabilitySet};
+pub use enter::{Place, PlaceKind, enter};
+pub use error::{EnterError, SandboxError};
+pub use idmap::{Extent, IdMap};
+pub use outside::{Output, Outside, OutsideCommand};
+pub use overlay::{Mounted, Overlay};
+pub use report::{Cancel, ExitReport, OutputSink, Stream, signal_name};
+pub use run::run;
+pub use spec::{Mount, MountKind, Network, Resource, Rlimit, SandboxSpec, Source};
+pub use users::{User, UserDatabase};
