@@ -1,0 +1,115 @@
+//! Downloads that outlive the process that began them.
+
+use std::fs::{self, File};
+use std::io::{self, Seek as _, SeekFrom, Write};
+use std::path::PathBuf;
+
+use rbuild_fs::PathContext;
+use rbuild_image::{Digest, Digester};
+
+use crate::blob::hash_file;
+use crate::error::Result;
+use crate::{Blob, Store, StoreError, lock};
+
+/// What [`Store::partial_blob`] found.
+#[derive(Debug)]
+pub enum PartialSlot {
+    /// The blob is here: it was, or another process finished it while we waited.
+    Complete(Blob),
+    /// This process is to fetch the rest.
+    Partial(PartialBlob),
+}
+
+/// The bytes that came so far of a blob whose digest is known. Its file is locked: one process fetches a blob, others
+/// wait. Dropped unfinished, the bytes stay for the next attempt.
+#[derive(Debug)]
+pub struct PartialBlob {
+    store: Store,
+    expected: Digest,
+    path: PathBuf,
+    /// Holds the lock as well.
+    file: File,
+    hasher: Digester,
+    len: u64,
+}
+
+impl Store {
+    /// The blob, or the right to fetch it. Waits while another process or thread is fetching the same one.
+    pub fn partial_blob(&self, digest: &Digest) -> Result<PartialSlot> {
+        if let Some(blob) = self.blob(digest)? {
+            return Ok(PartialSlot::Complete(blob));
+        }
+        let path = self.inner.layout.partial(digest);
+        let mut file = lock::acquire_named(&path)?;
+        // Whoever held the lock before may have finished between our look and our turn.
+        if let Some(blob) = self.blob(digest)? {
+            fs::remove_file(&path).on("remove", &path)?;
+            return Ok(PartialSlot::Complete(blob));
+        }
+        let hasher = hash_file(&path, digest.digester())?;
+        let len = file.seek(SeekFrom::End(0)).on("seek in", &path)?;
+        Ok(PartialSlot::Partial(PartialBlob {
+            store: self.clone(),
+            expected: digest.clone(),
+            path,
+            file,
+            hasher,
+            len,
+        }))
+    }
+}
+
+impl PartialBlob {
+    /// Bytes that are there already, and hashed.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether nothing has come yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Begins anew, for a server that cannot resume.
+    pub fn restart(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        self.hasher = self.expected.digester();
+        self.len = 0;
+        Ok(())
+    }
+
+    /// Checks the digest and publishes the blob.
+    ///
+    /// # Errors
+    /// [`StoreError::DigestMismatch`]; then nothing of the bytes stays.
+    pub fn finish(self) -> Result<Blob> {
+        let actual = self.hasher.clone().finish();
+        if actual != self.expected {
+            fs::remove_file(&self.path).on("remove", &self.path)?;
+            return Err(StoreError::DigestMismatch { expected: self.expected, actual });
+        }
+        // The rename takes the name away while the lock is still held: who waits for it finds the blob.
+        self.store.publish_blob(&self.path, actual, self.len)
+    }
+
+    /// Throws away what has come so far.
+    pub fn discard(self) -> Result<()> {
+        Ok(fs::remove_file(&self.path).on("remove", &self.path)?)
+    }
+}
+
+impl Write for PartialBlob {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        self.len += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
