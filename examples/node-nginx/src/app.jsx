@@ -1,6 +1,6 @@
 import dayjs from 'dayjs';
 import relativeTime from 'dayjs/plugin/relativeTime';
-import { useState } from 'preact/hooks';
+import { useState } from 'react';
 import { parts } from './parts.js';
 import { inUnits } from './units.js';
 
@@ -22,7 +22,7 @@ export function App() {
       </label>
       <ul>
         {shown.map((part) => (
-          <li key={part.name} class={part.shipped ? 'shipped' : 'left'}>
+          <li key={part.name} className={part.shipped ? 'shipped' : 'left'}>
             <span>{part.name}</span>
             <output>{inUnits(part.bytes)}</output>
           </li>

@@ -1,5 +1,10 @@
-import { render } from 'preact';
+import { StrictMode } from 'react';
+import { createRoot } from 'react-dom/client';
 import { App } from './app.jsx';
 import './style.css';
 
-render(<App />, document.getElementById('app'));
+createRoot(document.getElementById('app')).render(
+  <StrictMode>
+    <App />
+  </StrictMode>,
+);
