@@ -103,7 +103,9 @@ impl Store {
     pub fn prune_if_due(&self, options: &PruneOptions, every: Duration) -> Result<Option<PruneReport>> {
         let stamp = self.inner.layout.dir("pruned");
         let last = fs::metadata(&stamp).and_then(|metadata| metadata.modified());
-        if last.is_ok_and(|last| options.now.duration_since(last).is_ok_and(|age| age < every)) {
+        // A stamp a little ahead of `now` is as recent; one far ahead comes from a clock that has been set back.
+        let age = |last| options.now.duration_since(last).unwrap_or_else(|ahead| ahead.duration());
+        if last.is_ok_and(|last| age(last) < every) {
             return Ok(None);
         }
         fs::write(&stamp, "").on("write", &stamp)?;
@@ -245,8 +247,8 @@ impl Store {
         let folder = self.inner.layout.dir("logs");
         for build in names(&folder)? {
             let path = folder.join(build);
-            let used = fs::metadata(&path).and_then(|metadata| metadata.modified()).on("examine", &path)?;
-            if options.is_too_old(used) {
+            let used = fs::metadata(&path).and_then(|metadata| metadata.modified());
+            if used.is_ok_and(|used| options.is_too_old(used)) {
                 report.logs.add(measure(&path)?);
                 rbuild_fs::remove_tree(&path)?;
             }

@@ -87,10 +87,11 @@ fn still_named(file: &File, path: &Path) -> Result<bool, PathError> {
     }
 }
 
-/// Whether some process holds a lock on the file at `path`; false where there is no such file.
+/// Whether some process holds the exclusive lock of the file at `path`; false where there is no such file. Asks for a shared
+/// lock, so that two that ask at once do not take each other for the holder.
 pub(crate) fn is_held(path: &Path) -> Result<bool, PathError> {
     match File::open(path) {
-        Ok(file) => Ok(!attempt(&file, Hold::Exclusive, path)?),
+        Ok(file) => Ok(!attempt(&file, Hold::Shared, path)?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error).on("open lock file", path),
     }
