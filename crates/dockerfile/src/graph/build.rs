@@ -1,0 +1,391 @@
+//! Builds the stage graph.
+
+use std::collections::BTreeMap;
+
+use super::{Dependency, GraphArguments, Source, StageGraph, StageId, StageNode};
+use crate::expand::{Lookup, Mode, expand};
+use crate::instruction::expand_diagnostic;
+use crate::{Command, Diagnostic, Dockerfile, Escape, Instruction, Span, Stage, Word, parse_onbuild};
+
+impl StageGraph {
+    /// Finds what each stage of `dockerfile` needs. The errors are all that were found, in the order of the text.
+    pub fn of(dockerfile: &Dockerfile, arguments: &GraphArguments) -> Result<StageGraph, Vec<Diagnostic>> {
+        let mut builder = Builder {
+            dockerfile,
+            arguments,
+            globals: global_scope(dockerfile, arguments),
+            stages: Vec::new(),
+            variables: Vec::new(),
+            errors: Vec::new(),
+        };
+        let declared = builder.global_args();
+        let follow = has_variable_sources(dockerfile);
+        for stage in &dockerfile.stages {
+            builder.stage(stage, follow);
+        }
+        if !builder.errors.is_empty() {
+            builder.errors.sort_by_key(|error| error.span.start);
+            return Err(builder.errors);
+        }
+        Ok(StageGraph {
+            stages: builder.stages,
+            global_args: declared,
+            contexts: arguments.contexts.clone(),
+            strict: arguments.strict_docker,
+        })
+    }
+
+    /// What `--from=name` means in stage `stage`; for triggers of a base image, whose text is known only when the
+    /// image is there. `span` is where an error is shown.
+    pub fn resolve_from(
+        &self,
+        dockerfile: &Dockerfile,
+        stage: StageId,
+        name: &str,
+        span: Span,
+    ) -> Result<Source, Diagnostic> {
+        let _ = self.strict;
+        let from = Word::new(name, span);
+        resolve(dockerfile, &self.contexts, stage.0, &from)
+    }
+}
+
+/// The predefined args and the build args that overrule them.
+fn global_scope(dockerfile: &Dockerfile, arguments: &GraphArguments) -> BTreeMap<String, String> {
+    let mut scope = arguments.platform_args.clone();
+    let last = dockerfile.stages.last().and_then(Stage::name);
+    let target = arguments.target.as_deref().or(last).unwrap_or("default");
+    scope.insert("TARGETSTAGE".to_owned(), target.to_owned());
+    for (name, value) in &mut scope {
+        if let Some(given) = arguments.build_args.get(name) {
+            value.clone_from(given);
+        }
+    }
+    scope
+}
+
+/// Whether some `from=` holds a variable, so that the stages' variables must be followed.
+fn has_variable_sources(dockerfile: &Dockerfile) -> bool {
+    dockerfile.instructions().any(|instruction| match &instruction.command {
+        Command::Copy(copy) => copy.from.as_ref().is_some_and(|from| from.text.contains('$')),
+        Command::Run(run) => run.mounts.iter().any(|mount| mount.from_has_variable()),
+        _ => false,
+    })
+}
+
+struct Builder<'a> {
+    dockerfile: &'a Dockerfile,
+    arguments: &'a GraphArguments,
+    globals: BTreeMap<String, String>,
+    stages: Vec<StageNode>,
+    /// What is known of each stage's variables: its ARGs and ENVs, not those of its base image.
+    variables: Vec<BTreeMap<String, String>>,
+    errors: Vec<Diagnostic>,
+}
+
+impl Builder<'_> {
+    fn escape(&self) -> Escape {
+        self.dockerfile.escape
+    }
+
+    /// Evaluates the ARGs before the first FROM.
+    fn global_args(&mut self) -> Vec<(String, String)> {
+        let mut declared: Vec<(String, String)> = Vec::new();
+        for instruction in &self.dockerfile.global_args {
+            let Command::Arg(args) = &instruction.command else { continue };
+            for arg in args {
+                let name = &arg.name.text;
+                let value = match self.arguments.build_args.get(name) {
+                    Some(given) => Ok(Some(given.clone())),
+                    None => arg.expanded_default(&self.globals, self.escape()),
+                };
+                match value {
+                    Ok(Some(value)) => {
+                        self.globals.insert(name.clone(), value.clone());
+                        declared.retain(|(known, _)| known != name);
+                        declared.push((name.clone(), value));
+                    }
+                    Ok(None) => {}
+                    Err(error) => self.errors.push(error),
+                }
+            }
+        }
+        declared
+    }
+
+    fn stage(&mut self, stage: &Stage, follow: bool) {
+        let base_name = self.global(&stage.from.base, "base name");
+        let platform = stage.from.platform.as_ref().map(|platform| self.platform(platform));
+        let base = self.base(stage, &base_name, platform.clone());
+        let id = StageId(stage.index);
+        let (mut dependencies, mut variables) = (Vec::new(), BTreeMap::new());
+        if let Source::Stage(parent) = base {
+            self.triggers(stage, parent, &mut dependencies);
+            variables = self.variables.get(parent.0).cloned().unwrap_or_default();
+        }
+        let replaced =
+            stage.name().is_some_and(|name| self.arguments.contexts.iter().any(|known| known == name));
+        if !replaced {
+            for (at, instruction) in stage.instructions.iter().enumerate() {
+                self.instruction(stage, at, instruction, &variables, &mut dependencies);
+                if follow {
+                    self.follow(instruction, &mut variables);
+                }
+            }
+        }
+        self.variables.push(variables);
+        let base = match (replaced, stage.name()) {
+            (true, Some(name)) => Source::Context(name.to_owned()),
+            _ => base,
+        };
+        self.stages.push(StageNode {
+            id,
+            name: stage.name().map(str::to_owned),
+            base,
+            base_name,
+            platform,
+            replaced,
+            dependencies,
+            span: stage.from.base.span,
+        });
+    }
+
+    /// Expands a word of FROM.
+    fn global(&mut self, word: &Word, what: &str) -> String {
+        let expansion = match expand(&word.text, &self.globals, self.escape(), Mode::Word) {
+            Ok(expansion) => expansion,
+            Err(error) => {
+                self.errors.push(expand_diagnostic(&word.text, word.span, error));
+                return String::new();
+            }
+        };
+        let broken = expansion.value.is_empty() || expansion.value.ends_with([':', '@', '/']);
+        if !broken {
+            return expansion.value;
+        }
+        let blank = Diagnostic::error(format!("{what} ({}) should not be blank", word.text), word.span);
+        let error = match (expansion.undefined.first(), expansion.value.is_empty()) {
+            (None, true) => blank,
+            (None, false) => return expansion.value,
+            (Some(missing), is_blank) => {
+                let names = Lookup::names(&self.globals);
+                let help = match crate::suggestion(&missing.name, names) {
+                    Some(known) => format!("did you mean `{known}`?"),
+                    None => format!("declare it before the first FROM: ARG {}=…", missing.name),
+                };
+                let error = if is_blank {
+                    blank
+                } else {
+                    let text = format!("{what} ({}) is incomplete: \"{}\"", word.text, expansion.value);
+                    Diagnostic::error(text, word.span)
+                };
+                error.label(word.span, format!("`{}` is not set here", missing.name)).help(help)
+            }
+        };
+        self.errors.push(error);
+        expansion.value
+    }
+
+    fn platform(&mut self, word: &Word) -> String {
+        let value = match expand(&word.text, &self.globals, self.escape(), Mode::Word) {
+            Ok(expansion) => expansion.value,
+            Err(error) => {
+                self.errors.push(expand_diagnostic(&word.text, word.span, error));
+                return String::new();
+            }
+        };
+        if value.is_empty() {
+            let message = format!("empty platform value from expression {}", word.text);
+            let name = word.text.trim_start_matches('$').trim_matches(['{', '}']);
+            self.errors
+                .push(Diagnostic::error(message, word.span).suggest(name, Lookup::names(&self.globals)));
+        }
+        value
+    }
+
+    /// What FROM means: an earlier stage (by its name as written), a named context, scratch, or an image.
+    fn base(&self, stage: &Stage, name: &str, platform: Option<String>) -> Source {
+        let earlier = self.dockerfile.stages.iter().take(stage.index).rev();
+        if let Some(found) = earlier.into_iter().find(|earlier| earlier.name() == Some(name)) {
+            return stage_or_context(found, &self.arguments.contexts);
+        }
+        match context_named(name, &self.arguments.contexts) {
+            Some(context) => Source::Context(context),
+            None if name == "scratch" => Source::Scratch,
+            None => Source::Image { name: name.to_owned(), platform },
+        }
+    }
+
+    /// What the ONBUILDs of the parent stage need.
+    fn triggers(&mut self, stage: &Stage, parent: StageId, dependencies: &mut Vec<Dependency>) {
+        let Some(parent) = self.dockerfile.stages.get(parent.0) else { return };
+        for (at, instruction) in parent.instructions.iter().enumerate() {
+            let Command::Onbuild(onbuild) = &instruction.command else { continue };
+            let span = stage.from.base.span;
+            match parse_onbuild(&onbuild.text, self.escape()) {
+                Ok(trigger) => {
+                    for (from, mount) in sources(&trigger) {
+                        let from = Word::new(from.text, span);
+                        self.depend(stage, at, mount, &from, true, dependencies);
+                    }
+                }
+                Err(error) => self.errors.push(
+                    Diagnostic::error(error.message, span)
+                        .label(onbuild.span, "in this trigger of the base stage"),
+                ),
+            }
+        }
+    }
+
+    fn instruction(
+        &mut self,
+        stage: &Stage,
+        at: usize,
+        instruction: &Instruction,
+        variables: &BTreeMap<String, String>,
+        dependencies: &mut Vec<Dependency>,
+    ) {
+        for (mut from, mount) in sources(instruction) {
+            if from.text.contains('$') && !self.arguments.strict_docker {
+                match expand(&from.text, variables, self.escape(), Mode::Word) {
+                    Ok(expansion) => from.text = expansion.value,
+                    Err(error) => self.errors.push(expand_diagnostic(&from.text, from.span, error)),
+                }
+            }
+            self.depend(stage, at, mount, &from, false, dependencies);
+        }
+    }
+
+    fn depend(
+        &mut self,
+        stage: &Stage,
+        instruction: usize,
+        mount: Option<usize>,
+        from: &Word,
+        onbuild: bool,
+        dependencies: &mut Vec<Dependency>,
+    ) {
+        match resolve(self.dockerfile, &self.arguments.contexts, stage.index, from) {
+            Ok(source) => {
+                dependencies.push(Dependency { source, instruction, mount, onbuild, span: from.span })
+            }
+            Err(error) => self.errors.push(error),
+        }
+    }
+
+    /// Notes the variables that an instruction sets. Errors are for the build to report, if it gets there.
+    fn follow(&self, instruction: &Instruction, variables: &mut BTreeMap<String, String>) {
+        match &instruction.command {
+            Command::Arg(args) => {
+                for arg in args {
+                    let name = &arg.name.text;
+                    let default = || arg.expanded_default(variables, self.escape()).ok().flatten();
+                    let given = self.arguments.build_args.get(name).cloned();
+                    let value = given.or_else(default).or_else(|| self.globals.get(name).cloned());
+                    variables.extend(value.map(|value| (name.clone(), value)));
+                }
+            }
+            Command::Env(_) => {
+                if let Ok(Instruction { command: Command::Env(env), .. }) =
+                    instruction.expanded(variables, self.escape())
+                {
+                    variables.extend(env.pairs.into_iter().map(|pair| (pair.key.text, pair.value.text)));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The `from=`s of an instruction, with the number of the mount each belongs to.
+fn sources(instruction: &Instruction) -> Vec<(Word, Option<usize>)> {
+    match &instruction.command {
+        Command::Copy(copy) => copy.from.iter().map(|from| (from.clone(), None)).collect(),
+        Command::Run(run) => run
+            .mounts
+            .iter()
+            .enumerate()
+            .filter_map(|(at, mount)| {
+                let (_, from) = mount.fields.iter().rev().find(|(key, _)| key == "from")?;
+                let from = from.as_ref().filter(|from| !from.is_empty())?;
+                Some((Word::new(from.clone(), mount.text.span), Some(at)))
+            })
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// What `--from=` means in the stage numbered `current`: a stage by number, by name in any case, a named context, or
+/// an image.
+fn resolve(
+    dockerfile: &Dockerfile,
+    contexts: &[String],
+    current: usize,
+    from: &Word,
+) -> Result<Source, Diagnostic> {
+    let found = match from.text.parse::<usize>() {
+        Ok(number) => {
+            Some(dockerfile.stages.get(number).ok_or_else(|| no_such_number(dockerfile, number, from))?)
+        }
+        Err(_) => dockerfile.stage_named(&from.text),
+    };
+    let Some(found) = found else {
+        return Ok(match context_named(&from.text, contexts) {
+            Some(context) => Source::Context(context),
+            None if from.text == "scratch" => Source::Scratch,
+            None if from.text.is_empty() => {
+                return Err(Diagnostic::error("the name of what to copy from is empty", from.span));
+            }
+            None => Source::Image { name: from.text.clone(), platform: None },
+        });
+    };
+    let label = found.label();
+    let defined = found.from.name.as_ref().map_or(found.from.base.span, |name| name.span);
+    if found.index == current {
+        let message = format!("circular dependency detected on stage: {label}");
+        return Err(Diagnostic::error(message, from.span)
+            .label(from.span, "a stage cannot copy from itself")
+            .label(defined, "this stage"));
+    }
+    if found.index > current {
+        let here = dockerfile.stages.get(current).map(Stage::label).unwrap_or_default();
+        let message = format!(
+            "cannot copy from stage \"{label}\", it needs to be defined before current stage \"{here}\""
+        );
+        return Err(Diagnostic::error(message, from.span)
+            .label(from.span, "used here")
+            .label(defined, "defined only here")
+            .help(format!("move stage `{label}` above stage `{here}`")));
+    }
+    Ok(stage_or_context(found, contexts))
+}
+
+fn no_such_number(dockerfile: &Dockerfile, number: usize, from: &Word) -> Diagnostic {
+    let last = dockerfile.stages.len().saturating_sub(1);
+    Diagnostic::error(format!("invalid stage index {number}"), from.span)
+        .help(format!("the stages are numbered 0 to {last}"))
+}
+
+/// A stage, or the named context that is given in its place.
+fn stage_or_context(stage: &Stage, contexts: &[String]) -> Source {
+    match stage.name().filter(|name| contexts.iter().any(|known| known == name)) {
+        Some(name) => Source::Context(name.to_owned()),
+        None => Source::Stage(StageId(stage.index)),
+    }
+}
+
+/// The named context that stands for `name`, written in short or in full.
+fn context_named(name: &str, contexts: &[String]) -> Option<String> {
+    if name == "scratch" || name == "context" {
+        return None;
+    }
+    let wanted = familiar(name);
+    contexts.iter().find(|known| *known == name || familiar(known) == wanted).cloned()
+}
+
+/// An image name without what Docker adds to it.
+fn familiar(name: &str) -> &str {
+    let name = name.strip_prefix("docker.io/").unwrap_or(name);
+    let name = name.strip_prefix("library/").unwrap_or(name);
+    name.strip_suffix(":latest").unwrap_or(name)
+}
