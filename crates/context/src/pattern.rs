@@ -237,3 +237,135 @@ impl PatternSet {
         self.patterns.iter().any(|pattern| !pattern.exclusion && pattern.can_match_below(folder))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_paths_and_what_lies_below() {
+        for (pattern, path, expected) in [
+            ("**", "file", true),
+            ("**", "dir/file", true),
+            ("**/", "file", true),
+            ("**/", "dir/file", true),
+            ("**/**", "dir/file", true),
+            ("dir/**", "dir/file", true),
+            ("dir/**", "dir", false),
+            ("dir/**", "dir/dir2/file", true),
+            ("dir/**", "dirx/file", false),
+            ("**/dir", "dir", true),
+            ("**/dir", "dir/file", true),
+            ("**/dir2/*", "dir/dir2/file", true),
+            ("**/dir2/*", "dir/dir2/dir2/file", true),
+            ("**/dir2/**", "dir/dir2/dir2/file", true),
+            ("**file", "file", true),
+            ("**file", "dir/file", true),
+            ("**file", "dir/xfile", true),
+            ("**/file", "dir/dir/file", true),
+            ("**/file", "dir/xfile", false),
+            ("**/file*", "dir/dir/file.txt", true),
+            ("**/file*txt", "dir/dir/file.txt", true),
+            ("**/file*.txt*", "dir/dir/file.txt", true),
+            ("**/**/*.txt", "dir/dir/file.txt", true),
+            ("**/**/*.txt2", "dir/dir/file.txt", false),
+            ("**/*.txt", "file.txt", true),
+            ("**/**/*.txt", "file.txt", true),
+            ("a**/*.txt", "a/file.txt", true),
+            ("a**/*.txt", "a/dir/file.txt", true),
+            ("a**/*.txt", "a/dir/dir/file.txt", true),
+            ("a/*.txt", "a/dir/file.txt", false),
+            ("a/*.txt", "a/file.txt", true),
+            ("a/*.txt**", "a/file.txt", true),
+            ("a[b-d]e", "ae", false),
+            ("a[b-d]e", "ace", true),
+            ("a[^b-d]e", "aze", true),
+            (".*", ".foo", true),
+            (".*", "foo", false),
+            ("abc.def", "abcdef", false),
+            ("abc.def", "abcZdef", false),
+            ("abc?def", "abcZdef", true),
+            ("a\\\\", "a\\", true),
+            ("**/foo/bar", "foo/bar", true),
+            ("**/foo/bar", "dir/foo/bar", true),
+            ("abc/**", "abc", false),
+            ("abc/**", "abc/def/ghi", true),
+            ("**/.foo", ".foo", true),
+            ("**/.foo", "bar.foo", false),
+            ("*c", "abc", true),
+            ("./foo/", "foo", true),
+            ("a/../b", "b", true),
+            ("foo", "foo/x", true),
+            ("foo", "a/foo", false),
+            ("a(b)c/**/d", "a(b)c/d", true),
+            ("a(b)c/d$", "a(b)c/d$", true),
+            ("a^b*", "a^bc", true),
+            ("{a,b}*", "a", false),
+            ("x?z", "x/z", false),
+            ("?", "é", true),
+        ] {
+            let set = PatternSet::new([pattern]).unwrap();
+            assert_eq!(set.matches(path), expected, "{pattern} on {path}");
+        }
+    }
+
+    #[test]
+    fn the_last_pattern_that_matches_decides() {
+        for (patterns, path, expected) in [
+            (&["**", "!util/docker/web"][..], "util/docker/web/foo", false),
+            (&["**", "!util/docker/web", "util/docker/web/foo"], "util/docker/web/foo", true),
+            (&["**", "!dist/proxy.py", "!dist/hey.py"], "dist/hey.py", false),
+            (&["a", "!a/b"], "a/b", false),
+            (&["a", "!a/b"], "a/c", true),
+            (&["!a/b", "a"], "a/b", true),
+            (&["docs", "!docs/README.md"], "docs/README.md", false),
+            (&["!docs/README.md", "docs"], "docs/README.md", true),
+            (&["*.md", "!README*.md", "README-secret.md"], "README-secret.md", true),
+            (&["*.md", "README-secret.md", "!README*.md"], "README-secret.md", false),
+        ] {
+            assert_eq!(PatternSet::new(patterns).unwrap().matches(path), expected, "{patterns:?} on {path}");
+        }
+    }
+
+    #[test]
+    fn knowing_the_folders_gives_the_same_answer() {
+        let set = PatternSet::new(["*", "!src/**/*.rs", "src/gen", "!src/gen/special.rs", "**/tmp"]).unwrap();
+        for path in ["a", "src/a.rs", "src/gen/a.rs", "src/gen/special.rs", "src/x/tmp/y.rs", "src/x/y.c"] {
+            let mut above = set.above_root();
+            for (end, _) in path.match_indices('/') {
+                above = set.enter(&path[..end], &above);
+            }
+            assert_eq!(set.matches_below(path, &above), set.matches(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn folders_where_nothing_can_match_are_known() {
+        for (pattern, folder, expected) in [
+            ("src/*.rs", "src", true),
+            ("src/*.rs", "doc", false),
+            ("src/*/x", "src/a", true),
+            ("src/*/x", "src/a/x", false),
+            ("src/**/x", "src/a/b/c", true),
+            ("**/x", "any", true),
+            ("a**b/x", "z", true),
+            ("[a/b]/x", "q", true),
+            ("a\\*/x", "a*", true),
+            ("a\\*/x", "ab", false),
+            ("x", "", true),
+        ] {
+            assert_eq!(
+                Pattern::new(pattern).unwrap().can_match_below(folder),
+                expected,
+                "{pattern} below {folder}"
+            );
+        }
+    }
+
+    #[test]
+    fn broken_patterns_are_refused() {
+        for pattern in ["!", "!  ", "[", "a\\", "[a-]", "**/["] {
+            assert!(Pattern::new(pattern).is_err(), "{pattern}");
+        }
+    }
+}

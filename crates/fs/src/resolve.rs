@@ -40,6 +40,7 @@ pub(crate) struct Walk<'a> {
     steps: Vec<Step>,
     todo: VecDeque<OsString>,
     links: usize,
+    missing: bool,
 }
 
 /// The end of a walk.
@@ -49,20 +50,20 @@ pub(crate) struct Resolved {
     /// The last directory on the way that was opened, to look up the last component in; `None` is the root. Only
     /// meaningful where all but the last component exist.
     pub(crate) parent: Option<OwnedFd>,
-    /// Whether a folder on the way is missing.
+    /// Whether a folder on the way is missing, also one that `..` leads out of again.
     pub(crate) parent_missing: bool,
 }
 
 impl<'a> Walk<'a> {
     pub(crate) fn new(root: BorrowedFd<'a>, path: &RootfsPath) -> Self {
         let todo = path.components().map(OsStr::to_owned).collect();
-        Self { root, steps: Vec::new(), todo, links: 0 }
+        Self { root, steps: Vec::new(), todo, links: 0, missing: false }
     }
 
     pub(crate) fn run(mut self, last: FinalSymlink) -> Result<Resolved, Errno> {
         while let Some(name) = self.todo.pop_front() {
             if name == ".." {
-                self.steps.pop();
+                self.missing |= self.steps.pop().is_some_and(|step| step.dir.is_none());
                 continue;
             }
             let is_last = self.todo.is_empty();
@@ -125,7 +126,7 @@ impl<'a> Walk<'a> {
         path.extend(self.steps.iter().map(|step| &step.name));
         let path = RootfsPath::new(path);
         self.steps.pop();
-        let parent_missing = self.current().is_none();
+        let parent_missing = self.missing || self.current().is_none();
         let parent = self.steps.pop().and_then(|step| step.dir);
         Resolved { path, parent, parent_missing }
     }

@@ -184,10 +184,12 @@ impl Root {
 
     fn walk_or_same(&self, path: &RootfsPath) -> Result<RootfsPath, Errno> {
         match self.openat2(path.relative(), OFlags::PATH, ResolveFlags::NO_SYMLINKS) {
-            Some(Ok(_)) => Ok(path.clone()),
-            Some(Err(error @ Errno::NOENT)) => Err(error),
-            _ => Ok(self.walk(path, FinalSymlink::Follow)?.path),
+            Some(Ok(_)) => return Ok(path.clone()),
+            Some(Err(error @ Errno::NOENT)) => return Err(error),
+            _ => {}
         }
+        let resolved = self.walk(path, FinalSymlink::Follow)?;
+        if resolved.parent_missing { Err(Errno::NOENT) } else { Ok(resolved.path) }
     }
 
     /// Opens a regular file for reading; links are followed. Anything but a regular file is an error, so a pipe or
