@@ -1,1 +1,24 @@
 //! Images as files: OCI layouts (a directory or a tar) and `docker save` archives.
+//!
+//! ```text
+//! oci-layout                  {"imageLayoutVersion":"1.0.0"}
+//! index.json                  the manifests, named by annotations: `org.opencontainers.image.ref.name` (the tag),
+//!                             `io.containerd.image.name` (the full name)
+//! blobs/sha256/<hex>          manifests, configs and layers alike
+//! manifest.json               docker archives only: configs, layers and names in Docker's older words
+//! ```
+//!
+//! Reading trusts nothing: a blob is found by its digest only and checked against it while it is read, documents have a size limit, and no
+//! name inside an archive becomes a path on this machine. Writing is deterministic: fixed modes, owner 0, time 0, and an order that
+//! follows from the content where the caller has the blobs at hand ([`write_sorted`]).
+
+mod archive;
+mod docker;
+mod reader;
+mod writer;
+
+pub use archive::{DockerArchiveWriter, OciArchiveWriter};
+pub use reader::LayoutReader;
+pub use writer::{BlobSource, ImageWriter, LayoutWriter, NamedManifest, write_sorted};
+
+const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
