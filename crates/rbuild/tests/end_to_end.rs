@@ -1,0 +1,23 @@
+//! End-to-end tests of the binary against a real registry server: one file per feature, `common` is what they share.
+//!
+//! They need Debian's busybox-static, docker-registry, skopeo, umoci and buildah (`cargo xtask test` installs them), and
+//! run as root and as an ordinary user with subordinate ids.
+
+mod build;
+mod cache;
+mod common;
+mod errors;
+mod outputs;
+
+/// A file of tests that is not listed above would never run.
+#[test]
+fn every_file_is_listed() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests");
+    let listed = std::fs::read_to_string(format!("{folder}/end_to_end.rs")).unwrap();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let module = name.trim_end_matches(".rs");
+        let missing = module != "end_to_end" && !listed.contains(&format!("\nmod {module};"));
+        assert!(!missing, "`mod {module};` is missing in end_to_end.rs");
+    }
+}
