@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use rbuild_fs::{PathContext, PathError};
 
 use crate::error::Result;
-use crate::layout::{FOLDERS, Layout, escape, is_plain_name};
+use crate::layout::{FOLDERS, Layout, escape, is_plain_name, to_hex};
 use crate::lock::{self, Hold};
-use crate::session::{Session, names};
+use crate::session::{Session, names, random};
 use crate::{Snapshot, SnapshotId, StoreError, durable, record, sweep};
 
 /// Version of the layout that the crate's documentation draws. A change that an older rbuild would misread raises it.
@@ -147,13 +147,17 @@ fn create(layout: &Layout, version: &Path) -> Result<()> {
         !FOLDERS.contains(&name.as_str()) && name != "version" && !name.starts_with(NEW_VERSION)
     });
     if let Some(found) = foreign {
-        return Err(StoreError::NotAStore { root: layout.root.clone(), found });
+        // Another process may have made the store, and begun to use it, since we looked for its version.
+        return match record::read_text(version)? {
+            Some(text) => check_version(&layout.root, text.trim()),
+            None => Err(StoreError::NotAStore { root: layout.root.clone(), found }),
+        };
     }
     for folder in FOLDERS {
         let folder = layout.dir(folder);
         fs::create_dir_all(&folder).on("create", &folder)?;
     }
-    let temporary = layout.dir(&format!("{NEW_VERSION}{}", std::process::id()));
+    let temporary = layout.dir(&format!("{NEW_VERSION}{}", to_hex(&random::<8>()?)));
     fs::write(&temporary, format!("{LAYOUT_VERSION}\n")).on("write", &temporary)?;
     let file = File::open(&temporary).on("open", &temporary)?;
     file.sync_all().on("sync", &temporary)?;
