@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn round_trips_with_equal_bytes_on_any_number_of_threads() {
-        let sizes = [0, 1, GZIP_BLOCK - 1, GZIP_BLOCK, GZIP_BLOCK + 1, 3 * GZIP_BLOCK, ZSTD_BLOCK + 77];
+        let sizes = [0, 1, GZIP_BLOCK, 2 * GZIP_BLOCK + 1];
         for size in sizes {
             let bytes = sample(size);
             for compression in [

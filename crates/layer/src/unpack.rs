@@ -43,7 +43,8 @@ pub fn unpack_archive(
     options: &UnpackOptions,
 ) -> Result<(), LayerError> {
     let (uid, gid) = options.chown.unwrap_or((0, 0));
-    to.create_dir_all(destination, &NewDir { mode: 0o755, uid, gid, mtime: options.created })?;
+    let new_dir = NewDir { mode: 0o755, uid, gid, mtime: options.created };
+    let made = to.create_dir_all(destination, &new_dir)?;
     let inside = Root::from_fd(to.open_dir(destination)?, to.name_of(destination));
     let (_, plain) = decompress_sniffed(reader).map_err(LayerError::Read)?;
     let mut tar = TarReader::new(BufReader::with_capacity(BUFFER, plain));
@@ -52,7 +53,11 @@ pub fn unpack_archive(
         let path = RootfsPath::new(as_os(&entry.path));
         unpacker.place(&mut tar, &entry, &path).map_err(|error| error.in_entry(&entry.path))?;
     }
-    unpacker.finish().map(drop)
+    unpacker.finish()?;
+    if let Some(created) = options.created {
+        made.iter().try_for_each(|path| to.set_mtime(path, created))?;
+    }
+    Ok(())
 }
 
 /// What entries are made into.

@@ -19,16 +19,17 @@ mod mode;
 mod single;
 mod transfer;
 
+use std::ffi::OsStr;
+
 use rayon::prelude::*;
 use rbuild_context::{Match, Selection, Tree};
-use rbuild_fs::{Meta, NewDir, PathError, Root, RootfsPath, Timestamp};
+use rbuild_fs::{FinalSymlink, Meta, NewDir, PathError, Root, RootfsPath, Timestamp};
 
 pub use error::CopyError;
 pub use mode::{Chmod, InvalidMode, SymbolicMode};
 pub use single::{SingleFile, copy_file};
 
 use crate::unpack::{UnpackOptions, is_archive, unpack_archive};
-use rbuild_fs::FinalSymlink;
 use transfer::{Job, Transfer};
 
 /// Whether archives are unpacked.
@@ -65,6 +66,11 @@ impl CopyOptions {
             _ => 0o755,
         };
         NewDir { mode, uid, gid, mtime: self.created }
+    }
+
+    /// Gives directories that had to be made their time once nothing is added to them any more.
+    fn set_times(&self, to: &Root, made: &[RootfsPath]) -> Result<(), PathError> {
+        self.created.map_or(Ok(()), |time| made.iter().try_for_each(|path| to.set_mtime(path, time)))
     }
 
     /// What a source becomes.
@@ -106,10 +112,10 @@ pub fn copy(
     dest_is_dir: bool,
     options: &CopyOptions,
 ) -> Result<CopySummary, CopyError> {
-    let copier = Copier { from, to, destination, dest_is_dir, options };
+    let mut copier = Copier { from, to, destination, dest_is_dir, options, made: Vec::new() };
     let mut summary = CopySummary::default();
     if options.parents {
-        to.create_dir_all(destination, &options.new_dir())?;
+        copier.made.extend(to.create_dir_all(destination, &options.new_dir())?);
     }
     for found in selections.iter().flat_map(|selection| &selection.matches) {
         match found.entries.first() {
@@ -118,38 +124,42 @@ pub fn copy(
             None => {}
         }
     }
+    options.set_times(to, &copier.made)?;
     Ok(summary)
 }
 
-/// Where a single file goes: its folder is made, links are followed, and a directory takes it under `name`.
+/// Where a single file goes: its folder is made (and added to `made`), links are followed, and a directory takes it
+/// under `name`.
 fn place_file(
     to: &Root,
     destination: &RootfsPath,
     dest_is_dir: bool,
-    name: &std::ffi::OsStr,
+    name: &OsStr,
     options: &CopyOptions,
+    made: &mut Vec<RootfsPath>,
 ) -> Result<RootfsPath, PathError> {
-    make_destination(to, destination, dest_is_dir, options)?;
+    made.extend(make_destination(to, destination, dest_is_dir, options)?);
     let resolved = to.resolve(destination, FinalSymlink::Follow)?;
     if to.meta(&resolved)?.is_some_and(|meta| meta.is_dir()) {
         return Ok(resolved.join(name));
     }
     // A dangling link may lead into folders that do not exist yet.
     if let Some(parent) = resolved.parent() {
-        to.create_dir_all(&parent, &options.new_dir())?;
+        made.extend(to.create_dir_all(&parent, &options.new_dir())?);
     }
     Ok(resolved)
 }
 
-/// Makes the destination if its text says that it is a directory, else the folder it lies in.
+/// Makes the destination if its text says that it is a directory, else the folder it lies in; the answer is what
+/// was made.
 fn make_destination(
     to: &Root,
     destination: &RootfsPath,
     dest_is_dir: bool,
     options: &CopyOptions,
-) -> Result<(), PathError> {
+) -> Result<Vec<RootfsPath>, PathError> {
     let directory = if dest_is_dir { Some(destination.clone()) } else { destination.parent() };
-    directory.map_or(Ok(()), |path| to.create_dir_all(&path, &options.new_dir()).map(drop))
+    directory.map_or(Ok(Vec::new()), |path| to.create_dir_all(&path, &options.new_dir()))
 }
 
 struct Copier<'a> {
@@ -158,18 +168,21 @@ struct Copier<'a> {
     destination: &'a RootfsPath,
     dest_is_dir: bool,
     options: &'a CopyOptions,
+    /// Directories that had to be made on the way to the destination.
+    made: Vec<RootfsPath>,
 }
 
 impl Copier<'_> {
-    fn file(&self, found: &Match, meta: &Meta, summary: &mut CopySummary) -> Result<(), CopyError> {
+    fn file(&mut self, found: &Match, meta: &Meta, summary: &mut CopySummary) -> Result<(), CopyError> {
         if self.options.unpack == Unpack::Auto && self.unpacked(found, meta)? {
             summary.archives += 1;
             return Ok(());
         }
-        let target = place_file(self.to, self.destination, self.dest_is_dir, &found.name, self.options)?;
+        let (name, made) = (&found.name, &mut self.made);
+        let target = place_file(self.to, self.destination, self.dest_is_dir, name, self.options, made)?;
         let job = Job { source: found.path.clone(), meta, target };
         summary.files += 1;
-        summary.bytes += meta.size;
+        summary.bytes += job.bytes();
         summary.lost_attributes += self.transfer().node(&job)?;
         Ok(())
     }
@@ -187,15 +200,9 @@ impl Copier<'_> {
         Ok(true)
     }
 
-    fn directory(&self, found: &Match, summary: &mut CopySummary) -> Result<(), CopyError> {
+    fn directory(&mut self, found: &Match, summary: &mut CopySummary) -> Result<(), CopyError> {
         let Some((own, entries)) = found.entries.split_first() else { return Ok(()) };
-        make_destination(self.to, self.destination, self.dest_is_dir, self.options)?;
-        let target = self.to.resolve(self.destination, FinalSymlink::Follow)?;
-        let made = match self.to.meta(&target)? {
-            Some(meta) if !meta.is_dir() => return Err(CopyError::NotADirectory(target)),
-            Some(_) => false,
-            None => self.to.create_dir_all(&target, &self.options.new_dir()).map(|_| true)?,
-        };
+        let target = self.directory_target()?;
         let jobs = entries.iter().map(|entry| Job {
             source: found.path.join(&entry.path),
             meta: &entry.meta,
@@ -215,14 +222,24 @@ impl Copier<'_> {
         for job in directories.iter().rev() {
             summary.lost_attributes += transfer.finish_directory(job)?;
         }
-        if !made || self.options.created.is_none() {
-            self.to.set_mtime(&target, own.meta.mtime)?;
-        }
+        self.to.set_mtime(&target, own.meta.mtime)?;
         summary.directories += directories.len() as u64 + 1;
         summary.files += (files.len() + links.len()) as u64;
-        summary.bytes += files.iter().map(|job| job.meta.size).sum::<u64>();
+        summary.bytes += files.iter().map(Job::bytes).sum::<u64>();
         summary.lost_attributes += lost;
         Ok(())
+    }
+
+    /// The directory that the contents of a source go to; it is made if it is missing.
+    fn directory_target(&mut self) -> Result<RootfsPath, CopyError> {
+        self.made.extend(make_destination(self.to, self.destination, self.dest_is_dir, self.options)?);
+        let target = self.to.resolve(self.destination, FinalSymlink::Follow)?;
+        match self.to.meta(&target)? {
+            Some(meta) if !meta.is_dir() => return Err(CopyError::NotADirectory(target)),
+            Some(_) => {}
+            None => self.made.extend(self.to.create_dir_all(&target, &self.options.new_dir())?),
+        }
+        Ok(target)
     }
 
     fn transfer(&self) -> Transfer<'_> {

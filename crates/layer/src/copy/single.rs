@@ -39,9 +39,11 @@ pub fn copy_file(
     dest_is_dir: bool,
     options: &CopyOptions,
 ) -> Result<RootfsPath, CopyError> {
-    let target = place_file(to, destination, dest_is_dir, &file.name, options)?;
+    let mut made = Vec::new();
+    let target = place_file(to, destination, dest_is_dir, &file.name, options, &mut made)?;
     let mtime = file.mtime.unwrap_or_else(Timestamp::now);
     let meta = options.meta(&Meta::new(FileKind::File, file.mode, 0, 0, mtime));
     to.make(&target, &meta, Some(file.content)).map_err(|error| file_error(error, &target))?;
+    options.set_times(to, &made)?;
     Ok(target)
 }

@@ -22,6 +22,13 @@ pub(super) struct Job<'a> {
     pub(super) target: RootfsPath,
 }
 
+impl Job<'_> {
+    /// Bytes of content.
+    pub(super) fn bytes(&self) -> u64 {
+        if self.meta.is_file() { self.meta.size } else { 0 }
+    }
+}
+
 /// Sets apart the further names of files, with where the first name goes. Hard links are kept within one copied
 /// directory, as the reference builder keeps them.
 pub(super) fn split_hard_links(jobs: Vec<Job<'_>>) -> (Vec<Job<'_>>, Vec<(RootfsPath, Job<'_>)>) {
