@@ -1,6 +1,7 @@
 //! What a source of COPY, ADD or a mount names in a tree.
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use rbuild_fs::{FinalSymlink, Meta, PathError, RootfsPath};
@@ -104,7 +105,7 @@ impl Tree {
         wildcard: bool,
         filter: &Filter,
     ) -> Result<Option<Match>, SelectError> {
-        let real = self.root().resolve(path, FinalSymlink::Follow)?;
+        let real = self.real(path)?;
         let Some(meta) = self.meta(&real)? else { return self.missing(path, &real) };
         let ignored = self.ignored(path) || self.ignored(&real);
         let entries = match (meta.is_dir(), ignored) {
@@ -118,6 +119,14 @@ impl Tree {
         }
         let name = path.file_name().unwrap_or_default().to_owned();
         Ok(Some(Match { path: real, name, entries }))
+    }
+
+    /// The path without links. What leads through a file is left as it is: nothing will be found there.
+    fn real(&self, path: &RootfsPath) -> Result<RootfsPath, PathError> {
+        match self.root().resolve(path, FinalSymlink::Follow) {
+            Err(error) if error.kind() == ErrorKind::NotADirectory => Ok(path.clone()),
+            resolved => resolved,
+        }
     }
 
     fn missing(&self, path: &RootfsPath, real: &RootfsPath) -> Result<Option<Match>, SelectError> {
@@ -142,7 +151,7 @@ impl Tree {
         let names: Vec<_> = source.components().map(|name| name.to_string_lossy()).collect();
         let literal = names.iter().take_while(|name| !Glob::has_wildcards(name)).count();
         let base = names[..literal].iter().fold(RootfsPath::root(), |path, name| path.join(name.as_ref()));
-        let mut found = vec![self.root().resolve(&base, FinalSymlink::Follow)?];
+        let mut found = vec![self.real(&base)?];
         for (index, name) in names.iter().enumerate().skip(literal) {
             let (glob, is_last) = (Glob::new(name)?, index + 1 == names.len());
             let mut next = Vec::new();
@@ -190,7 +199,7 @@ impl Tree {
         let filter = Filter { exclude, include };
         let mut found = Vec::new();
         for path in self.expand(&RootfsPath::new(pivot), wildcards && Glob::has_wildcards(pivot))? {
-            let real = self.root().resolve(&path, FinalSymlink::Follow)?;
+            let real = self.real(&path)?;
             let Some(meta) = self.meta(&real)? else { continue };
             let entries = if meta.is_dir() { walk(self, &real, meta, &filter)? } else { Vec::new() };
             if entries.len() > 1 {

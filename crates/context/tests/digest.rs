@@ -75,7 +75,8 @@ fn times_place_and_links_on_disk_do_not_count() {
 
 #[test]
 fn every_other_change_counts_and_names_its_file() {
-    let changes: &[(&str, fn(&Path))] = &[
+    type Change = fn(&Path);
+    let changes: &[(&str, Change)] = &[
         ("s/a", |dir| fs::write(dir.join("s/a"), "ONE").unwrap()),
         ("s/a", |dir| fs::write(dir.join("s/a"), "longer").unwrap()),
         ("s/empty", |dir| fs::set_permissions(dir.join("s/empty"), Permissions::from_mode(0o601)).unwrap()),

@@ -70,8 +70,8 @@ fn a_missing_literal_is_an_error_and_an_unmatched_wildcard_is_not() {
     let tree = tree(&dir, "");
     let error = tree.select("b.txt", &copy()).unwrap_err();
     assert_eq!(error.to_string(), "could not find `/b.txt`");
-    assert!(tree.select("a.txt/x", &copy()).is_err());
-    for source in ["*.none", "none/*", "a.txt/*", "[z]/**/x"] {
+    assert!(matches!(tree.select("a.txt/x", &copy()), Err(SelectError::NotFound { .. })));
+    for source in ["*.none", "none/*", "a.txt/*", "a.txt/b/*", "[z]/**/x"] {
         let selection = tree.select(source, &copy()).unwrap();
         assert!(selection.wildcard && selection.matches.is_empty(), "{source}");
     }
@@ -146,7 +146,7 @@ fn an_ignored_folder_with_something_taken_back_is_walked() {
 #[test]
 fn folders_where_nothing_is_taken_back_are_not_read() {
     let dir = context(&["no/x", "yes/y"]);
-    fs::set_permissions(dir.path().join("no"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(dir.path().join("no"), fs::Permissions::from_mode(0o000)).unwrap();
     assert_eq!(select(&tree(&dir, "no\n!yes/*\n"), ".", &copy()), ["/=: yes yes/y"]);
     fs::set_permissions(dir.path().join("no"), fs::Permissions::from_mode(0o755)).unwrap();
 }

@@ -95,7 +95,8 @@ impl fmt::Display for Entry {
     }
 }
 
-/// Where owners are kept that the kernel refused for files without `user.*` attributes.
+/// Where owners are kept that the kernel refused for files without `user.*` attributes. Paths are without links on
+/// the way.
 pub trait Sidecar: Send + Sync + fmt::Debug {
     /// The owner kept for this path.
     fn get(&self, path: &RootfsPath) -> Option<Owner>;
@@ -128,6 +129,14 @@ impl Journal {
         Self { xattrs: true, sidecar: Some(sidecar) }
     }
 
+    pub(crate) fn has_sidecar(&self) -> bool {
+        self.sidecar.is_some()
+    }
+
+    pub(crate) fn sidecar(&self) -> Option<&dyn Sidecar> {
+        self.sidecar.as_deref()
+    }
+
     /// Whether refused metadata is kept at all.
     pub(crate) fn keeps(&self) -> bool {
         self.xattrs
@@ -158,42 +167,17 @@ impl Journal {
         }
     }
 
-    /// Keeps what the kernel refused of a file that lies at this path.
-    pub(crate) fn keep(
-        &self,
-        dir: BorrowedFd<'_>,
-        name: &OsStr,
-        path: &RootfsPath,
-        entry: &Entry,
-        on_inode: bool,
-    ) -> io::Result<()> {
-        if on_inode {
-            let host = proc_path(dir, name);
-            let flags = rustix::fs::XattrFlags::empty();
-            return Ok(rustix::fs::lsetxattr(host, XATTR, entry.to_string().as_bytes(), flags)?);
-        }
-        match &self.sidecar {
-            Some(sidecar) => sidecar.set(path, Some(entry.owner)),
-            None => Ok(()),
-        }
+    /// Keeps what the kernel refused, in the attribute of a file.
+    pub(crate) fn keep_on_inode(&self, dir: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<()> {
+        let (host, flags) = (proc_path(dir, name), rustix::fs::XattrFlags::empty());
+        Ok(rustix::fs::lsetxattr(host, XATTR, entry.to_string().as_bytes(), flags)?)
     }
 
-    /// Forgets an entry that is no longer true.
-    pub(crate) fn forget(
-        &self,
-        dir: BorrowedFd<'_>,
-        name: &OsStr,
-        path: &RootfsPath,
-        on_inode: bool,
-    ) -> io::Result<()> {
-        if on_inode {
+    /// Forgets the attribute of a file.
+    pub(crate) fn forget_on_inode(&self, dir: BorrowedFd<'_>, name: &OsStr) {
+        if self.xattrs {
             // Absent, or attributes are not to be had here: nothing to forget either way.
             let _ = rustix::fs::lremovexattr(proc_path(dir, name), XATTR);
-            return Ok(());
-        }
-        match &self.sidecar {
-            Some(sidecar) if sidecar.get(path).is_some() => sidecar.set(path, None),
-            _ => Ok(()),
         }
     }
 }

@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid
 use rustix::io::Errno;
 
 use crate::error::{PathContext, PathError};
-use crate::journal::{Entry, Journal, Owner};
+use crate::journal::{Entry, Owner};
 use crate::meta::{FileKind, Meta, Timestamp};
 use crate::path::RootfsPath;
 use crate::remove::remove_at;
@@ -60,8 +60,7 @@ impl NewFile<'_> {
 
     /// Gives the file its owner, mode and time.
     pub fn finish(self, meta: &Meta) -> Result<(), PathError> {
-        let node =
-            Node { journal: &self.root.journal, dir: self.dir.as_fd(), name: &self.name, path: &self.path };
+        let node = Node { root: self.root, dir: self.dir.as_fd(), name: &self.name, path: &self.path };
         node.finish(meta, true).on("set the owner, mode or time of", self.root.name_of(&self.path))
     }
 }
@@ -95,7 +94,7 @@ impl Root {
         });
         let (dir, name) = made.on("create the directory", self.name_of(path))?;
         let mut meta = Meta::new(FileKind::Directory, new.mode, new.uid, new.gid, Timestamp::default());
-        let node = Node { journal: &self.journal, dir: dir.as_fd(), name: &name, path };
+        let node = Node { root: self, dir: dir.as_fd(), name: &name, path };
         let finished = match new.mtime {
             Some(mtime) => {
                 meta.mtime = mtime;
@@ -124,7 +123,7 @@ impl Root {
             return new.finish(meta);
         }
         let (dir, name) = self.parent_of(path)?;
-        let node = Node { journal: &self.journal, dir: dir.as_fd(), name: &name, path };
+        let node = Node { root: self, dir: dir.as_fd(), name: &name, path };
         let own_inode = node.create(&meta.kind).on("create", self.name_of(path))?;
         node.finish(meta, own_inode).on("set the owner, mode or time of", self.name_of(path))
     }
@@ -145,7 +144,7 @@ impl Root {
             Ok((dir, name, found))
         });
         let (dir, name, found) = set.on("stat", self.name_of(path))?;
-        let node = Node { journal: &self.journal, dir: dir.as_fd(), name: &name, path };
+        let node = Node { root: self, dir: dir.as_fd(), name: &name, path };
         // A placeholder of a device stays one.
         let placeholder = found.is_file() && is_device(&meta.kind);
         let kind = if placeholder { meta.kind.clone() } else { found.kind.clone() };
@@ -171,11 +170,20 @@ impl Root {
         linked.on("link to", self.name_of(existing))
     }
 
-    /// Renames a file or directory within the root, as rename(2).
+    /// Renames a file or directory within the root, as rename(2). A sidecar's entry goes along for the file itself,
+    /// not for what lies below a directory.
     pub fn rename(&self, from: &RootfsPath, to: &RootfsPath) -> Result<(), PathError> {
         let (from_dir, from_name) = self.parent_of(from)?;
         let (to_dir, to_name) = self.parent_of(to)?;
-        rustix::fs::renameat(&from_dir, &from_name, &to_dir, &to_name).on("rename", self.name_of(from))
+        let kept = self.journal.sidecar().zip(self.in_sidecar(from).zip(self.in_sidecar(to)));
+        rustix::fs::renameat(&from_dir, &from_name, &to_dir, &to_name).on("rename", self.name_of(from))?;
+        if let Some((sidecar, (from, to))) = kept
+            && let Some(owner) = sidecar.get(&from)
+        {
+            let moved = sidecar.set(&to, Some(owner)).and_then(|()| sidecar.set(&from, None));
+            moved.on("keep the owner of", self.name_of(&to))?;
+        }
+        Ok(())
     }
 
     /// Removes a file, or a directory with all below it; a link is removed, never followed. What is not there is no
@@ -195,7 +203,7 @@ impl Root {
 
 /// A name in an open directory while it is made.
 struct Node<'a> {
-    journal: &'a Journal,
+    root: &'a Root,
     dir: BorrowedFd<'a>,
     name: &'a OsStr,
     path: &'a RootfsPath,
@@ -240,7 +248,7 @@ impl Node<'_> {
     fn create_device(&self, class: FileType, major: u32, minor: u32) -> Result<bool, Errno> {
         let (dir, name) = (self.dir, self.name);
         match replacing(dir, name, || mknod(dir, name, class, major, minor)) {
-            Err(error) if REFUSED.contains(&error) && self.journal.keeps() => {
+            Err(error) if REFUSED.contains(&error) && self.root.journal.keeps() => {
                 replacing(dir, name, || new_file(dir, name)).map(|_| true)
             }
             answer => answer.map(|()| false),
@@ -257,7 +265,7 @@ impl Node<'_> {
     fn own(&self, meta: &Meta, own_inode: bool) -> io::Result<()> {
         let refused = match chown(self.dir, self.name, meta.uid, meta.gid) {
             Ok(()) => false,
-            Err(error) if REFUSED.contains(&error) && self.journal.keeps() => true,
+            Err(error) if REFUSED.contains(&error) && self.root.journal.keeps() => true,
             Err(error) => return Err(error.into()),
         };
         let placeholder = own_inode && is_device(&meta.kind);
@@ -266,15 +274,34 @@ impl Node<'_> {
             // After chown, which takes setuid and setgid away.
             rustix::fs::chmodat(self.dir, self.name, Mode::from_raw_mode(mode), AtFlags::empty())?;
         }
-        if !refused && !placeholder {
-            return self.journal.forget(self.dir, self.name, self.path, own_inode);
-        }
-        let entry = Entry {
+        let entry = (refused || placeholder).then(|| Entry {
             owner: Owner { uid: meta.uid, gid: meta.gid },
             mode: (mode != meta.mode).then_some(meta.mode),
             device: placeholder.then(|| meta.kind.clone()),
+        });
+        if own_inode { self.journal_on_inode(entry) } else { self.journal_in_sidecar(entry) }
+    }
+
+    fn journal_on_inode(&self, entry: Option<Entry>) -> io::Result<()> {
+        let journal = &self.root.journal;
+        match entry {
+            Some(entry) => journal.keep_on_inode(self.dir, self.name, &entry),
+            None => {
+                journal.forget_on_inode(self.dir, self.name);
+                Ok(())
+            }
+        }
+    }
+
+    fn journal_in_sidecar(&self, entry: Option<Entry>) -> io::Result<()> {
+        let Some((sidecar, path)) = self.root.journal.sidecar().zip(self.root.in_sidecar(self.path)) else {
+            return Ok(());
         };
-        self.journal.keep(self.dir, self.name, self.path, &entry, own_inode)
+        match entry {
+            Some(entry) => sidecar.set(&path, Some(entry.owner)),
+            None if sidecar.get(&path).is_some() => sidecar.set(&path, None),
+            None => Ok(()),
+        }
     }
 }
 

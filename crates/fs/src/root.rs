@@ -168,7 +168,7 @@ impl Root {
     pub fn meta(&self, path: &RootfsPath) -> Result<Option<Meta>, PathError> {
         let found = self.parent_at(path).and_then(|(dir, name)| {
             let mut meta = Meta::of_inode(dir.as_fd(), &name)?;
-            self.journal.apply(dir.as_fd(), &name, Some(path), &mut meta);
+            self.journal.apply(dir.as_fd(), &name, self.in_sidecar(path).as_ref(), &mut meta);
             Ok(meta)
         });
         absent_is_none(found).on("stat", self.name_of(path))
@@ -180,6 +180,15 @@ impl Root {
             Some(resolved) => self.meta(&resolved),
             None => Ok(None),
         }
+    }
+
+    /// What a sidecar calls a path: the name without links on the way, so that all ways to a file find its entry.
+    /// `None` if there is no sidecar to ask.
+    pub(crate) fn in_sidecar(&self, path: &RootfsPath) -> Option<RootfsPath> {
+        self.journal.has_sidecar().then(|| match self.resolve(path, FinalSymlink::Keep) {
+            Ok(resolved) => resolved,
+            Err(_) => path.clone(),
+        })
     }
 
     fn walk_or_same(&self, path: &RootfsPath) -> Result<RootfsPath, Errno> {
@@ -234,13 +243,16 @@ impl Root {
     pub fn read_dir_meta(&self, path: &RootfsPath) -> Result<Vec<(OsString, Meta)>, PathError> {
         let dir =
             self.open_following(path, OFlags::RDONLY | OFlags::DIRECTORY).on("list", self.name_of(path))?;
-        let names = dir.try_clone().map_err(io::Error::from);
+        let names = dir.try_clone();
         let names = names.and_then(|dir| Ok(names_in(dir)?)).on("list", self.name_of(path))?;
         let mut entries = Vec::with_capacity(names.len());
+        let resolved =
+            self.journal.has_sidecar().then(|| self.resolve(path, FinalSymlink::Follow)).transpose()?;
         for name in names {
             match Meta::of_inode(dir.as_fd(), &name) {
                 Ok(mut meta) => {
-                    self.journal.apply(dir.as_fd(), &name, Some(&path.join(&name)), &mut meta);
+                    let in_sidecar = resolved.as_ref().map(|folder| folder.join(&name));
+                    self.journal.apply(dir.as_fd(), &name, in_sidecar.as_ref(), &mut meta);
                     entries.push((name, meta));
                 }
                 Err(Errno::NOENT) => {}

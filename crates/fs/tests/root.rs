@@ -184,6 +184,14 @@ fn what_the_kernel_refuses_comes_back_from_the_journal() {
     assert_eq!(meta_at(root.as_fd(), "file").unwrap().unwrap().uid, no_one);
     assert!(root.xattrs(&at("/file")).unwrap().is_empty(), "the journal is not part of the image");
 
+    symlink("/etc", dir.path().join("root/way")).unwrap();
+    let other = Meta::new(FileKind::Symlink("y".into()), 0o777, no_one, 6, time);
+    root.make(&at("/way/link"), &other, None).unwrap();
+    assert_eq!(root.meta(&at("/etc/link")).unwrap().unwrap().gid, 6, "found by any way");
+    root.rename(&at("/way/link"), &at("/etc/moved")).unwrap();
+    assert_eq!(root.meta(&at("/way/moved")).unwrap().unwrap().gid, 6);
+    assert_eq!(root.read_dir_meta(&at("/way")).unwrap()[0].1.gid, 6);
+
     let (uid, gid) = mine();
     for path in ["/file", "/link"] {
         let own = Meta::new(FileKind::File, 0o600, uid, gid, time);
@@ -236,8 +244,8 @@ fn trees_are_removed_whatever_their_modes_and_depth_and_links_are_not_followed()
     fs::write(base.join("closed/inner/f"), "").unwrap();
     symlink(dir.path().join("secret"), base.join("closed/link")).unwrap();
     symlink("..", base.join("closed/up")).unwrap();
-    fs::set_permissions(base.join("closed/inner"), fs::Permissions::from_mode(0)).unwrap();
-    fs::set_permissions(base.join("closed"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(base.join("closed/inner"), fs::Permissions::from_mode(0o000)).unwrap();
+    fs::set_permissions(base.join("closed"), fs::Permissions::from_mode(0o000)).unwrap();
     if is_root() {
         let whiteout = Meta::new(FileKind::CharDevice { major: 0, minor: 0 }, 0, 0, 0, Timestamp::default());
         root.make(&at("/tree/gone"), &whiteout, None).unwrap();
