@@ -234,10 +234,9 @@ impl Store {
             if !options.is_too_old(used) {
                 continue;
             }
-            if let Some(_lock) = lock::try_acquire(&path, Hold::Exclusive)? {
-                if record::remove(&path)? {
-                    report.partial.add(metadata.len());
-                }
+            let lock = lock::try_acquire(&path, Hold::Exclusive)?;
+            if lock.is_some() && record::remove(&path)? {
+                report.partial.add(metadata.len());
             }
         }
         Ok(())
@@ -356,4 +355,26 @@ fn children_first(all: &Inventory) -> Vec<SnapshotId> {
     let mut ids: Vec<_> = all.snapshots.keys().copied().collect();
     ids.sort_by_cached_key(|id| std::cmp::Reverse(depth(id)));
     ids
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SnapshotInfo;
+    use crate::inventory::Tree;
+
+    #[test]
+    fn a_child_comes_before_its_parent_whatever_their_names() {
+        let id = |digit: &str| digit.repeat(32).parse::<SnapshotId>().unwrap();
+        let mut all = Inventory::default();
+        for (name, parent) in
+            [("1", Some("2")), ("2", Some("0")), ("0", None), ("3", Some("1")), ("4", Some("4"))]
+        {
+            let parent = parent.map_or(Parent::None, |parent| Parent::Snapshot(id(parent)));
+            let info = Some(SnapshotInfo { parent, ..SnapshotInfo::default() });
+            all.snapshots.insert(id(name), Tree { id_map: "test".into(), dir: PathBuf::new(), info });
+        }
+        // The fourth runs in a circle, as no store of ours does, and must not run us in one.
+        assert_eq!(children_first(&all), ["4", "3", "1", "2", "0"].map(id));
+    }
 }

@@ -97,12 +97,12 @@ impl Store {
 
     /// Notes which files are behind the content digest `content`, for [`Store::explain`].
     pub fn put_file_list(&self, content: &Digest, files: &FileList) -> Result<()> {
-        self.put_memo(FILES, &content.to_string(), files, &MemoLinks::default())
+        self.put_memo(FILES, content.as_str(), files, &MemoLinks::default())
     }
 
     /// The files behind a content digest, if they were noted.
     pub fn file_list(&self, content: &Digest) -> Result<Option<FileList>> {
-        self.memo(FILES, &content.to_string())
+        self.memo(FILES, content.as_str())
     }
 
     fn file_changes(&self, from: &Digest, to: &Digest) -> Result<Vec<(String, FileChange)>> {

@@ -13,6 +13,7 @@ use crate::{Blob, Store, StoreError, lock};
 
 /// What [`Store::partial_blob`] found.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it lives until the next line matches it")]
 pub enum PartialSlot {
     /// The blob is here: it was, or another process finished it while we waited.
     Complete(Blob),

@@ -269,7 +269,8 @@ impl NewSnapshot {
         &self.parent
     }
 
-    /// The upper directory: `upperdir` of the step's overlay, empty at first, mode 0755.
+    /// The upper directory: `upperdir` of the step's overlay, empty at first. `/` of the merged tree takes mode, owner and
+    /// xattrs from it: the caller copies them from the parent's.
     #[must_use]
     pub fn upper(&self) -> PathBuf {
         self.dir.join("fs")
@@ -290,7 +291,7 @@ impl NewSnapshot {
     /// Publishes the upper directory as it stands, by rename. Its overlay must be unmounted. Of `info`, the store sets
     /// `parent` and `session`.
     pub fn commit(mut self, info: SnapshotInfo) -> Result<Snapshot> {
-        rbuild_fs::remove_tree(&self.work())?;
+        rbuild_fs::remove_tree(self.work())?;
         let session = &self.store.inner.session;
         let info = SnapshotInfo { parent: self.parent.clone(), session: session.name.clone(), ..info };
         write_info(&self.dir, &info)?;

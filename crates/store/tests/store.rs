@@ -362,3 +362,18 @@ fn cache_mounts_are_shared_waited_for_or_doubled() {
     assert_eq!(store.prune(&everything).unwrap().mounts.bytes, 1);
     assert!(store.cache_mount("/root/.npm", Sharing::Locked).unwrap().is_new());
 }
+
+#[test]
+fn an_ordinary_open_reads_no_record() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(folder.path()));
+    let shard = folder.path().join("cache/ab");
+    fs::create_dir(&shard).unwrap();
+    let name = format!("ab{}.json", "0".repeat(62));
+    fs::write(shard.join(&name), "{").unwrap();
+    // Whoever reads it, drops it.
+    drop(open(folder.path()));
+    assert!(shard.join(&name).exists());
+    assert_eq!(open(folder.path()).cache_record(&name[..64].parse().unwrap()).unwrap(), None);
+    assert!(!shard.join(&name).exists());
+}
