@@ -11,14 +11,19 @@
 //! sandbox, and the kernel drops both when the last process in them is gone. README.md has the order of set-up and the
 //! kernel facts behind it.
 
+mod beneath;
 mod capability;
+mod child;
 mod enter;
 mod error;
 mod idmap;
 mod outside;
 mod overlay;
+mod plan;
+mod prepare;
 mod report;
 mod run;
+mod seccomp;
 mod spec;
 mod stubs;
 mod sys;
@@ -30,6 +35,7 @@ pub use error::{EnterError, SandboxError};
 pub use idmap::{Extent, IdMap};
 pub use outside::{Output, Outside, OutsideCommand};
 pub use overlay::{Mounted, Overlay};
+pub use plan::{Filter, KernelFs, KernelFsOptions, SetupOp, Slot};
 pub use report::{Cancel, ExitReport, OutputSink, Stream, signal_name};
 pub use run::run;
 pub use spec::{Mount, MountKind, Network, Resource, Rlimit, SandboxSpec, Source};

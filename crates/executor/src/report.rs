@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use crate::SandboxError;
+use crate::{SandboxError, SetupOp};
 
 /// How the command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +45,9 @@ pub enum Stream {
 pub trait OutputSink {
     /// Some bytes, not whole lines and not necessarily text; at most 64 KiB at a time.
     fn output(&mut self, stream: Stream, bytes: &[u8]);
+
+    /// What is about to be done to set the sandbox up, in order; for a log. Does nothing by default.
+    fn setup(&mut self, _operations: &mut dyn Iterator<Item = &SetupOp>) {}
 }
 
 impl<F: FnMut(Stream, &[u8])> OutputSink for F {

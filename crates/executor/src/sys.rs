@@ -71,6 +71,19 @@ pub(crate) fn mount_setattr(fd: BorrowedFd<'_>, flags: u32, set: u64, clear: u64
     check(result).map(drop)
 }
 
+/// A descriptor by its number, in a child: there it is open until the child itself closes it.
+pub(crate) fn borrow(fd: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: the numbers come from descriptors that the parent held at the clone, or from the child's own calls; -1 is
+    // refused before, and a call on a closed one would only give EBADF.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+/// `setgroups(2)` of the calling thread.
+pub(crate) fn set_groups(groups: &[u32]) -> Result<(), Errno> {
+    // SAFETY: the list is as long as said; the raw call, because the C library's would signal threads that aren't there.
+    check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }).map(drop)
+}
+
 /// Closes every descriptor from `first` to `last`.
 pub(crate) fn close_range(first: u32, last: u32) -> Result<(), Errno> {
     if first > last {
@@ -142,6 +155,10 @@ pub(crate) fn clone_child(
 }
 
 /// A panic must not unwind into the parent's copied frames; leaving an `extern "C"` function by one aborts.
+#[expect(
+    improper_ctypes_definitions,
+    reason = "called from Rust only; the ABI is there for its abort on panic"
+)]
 extern "C" fn guarded(child: &mut dyn FnMut() -> i32) -> i32 {
     child()
 }

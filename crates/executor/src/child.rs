@@ -1,0 +1,416 @@
+//! What runs between clone and exec: two plain loops over [`SetupOp`]s and the init that waits.
+//!
+//! The parent has threads, so nothing here allocates, takes a lock or can panic: every string, list and filter was
+//! prepared before the clone. Descriptors made here are left to `CloseSetup`; `into_raw_fd` only says so.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, openat, statat};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
+};
+use rustix::process::{DumpableBehavior, Signal};
+use rustix::thread::{CapabilitySets, Gid, Uid};
+
+use crate::CapabilitySet;
+use crate::plan::{KernelFs, KernelFsOptions, SetupOp, Slot};
+use crate::sys::{self, CStrings};
+
+/// Everything the child needs, made by the parent.
+#[derive(Debug)]
+pub(crate) struct Script {
+    /// Carried out by init.
+    pub(crate) setup: Vec<SetupOp>,
+    /// Carried out by the process that becomes the command.
+    pub(crate) command: Vec<SetupOp>,
+    /// Descriptors by slot; -1 where none is yet.
+    pub(crate) slots: Vec<RawFd>,
+    /// Where [`Record`]s go; close-on-exec.
+    pub(crate) report: RawFd,
+    /// Readable when rbuild is dead.
+    pub(crate) parent: RawFd,
+    /// Paths to try in order.
+    pub(crate) programs: CStrings,
+    /// The program was named without a slash, so what is not there is looked for further on.
+    pub(crate) search: bool,
+    pub(crate) argv: CStrings,
+    pub(crate) env: CStrings,
+}
+
+/// What the child has to say; three native integers in one write to a pipe, which is atomic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Record {
+    /// Operation `index` of init's list failed.
+    Setup { index: u32, errno: i32 },
+    /// Operation `index` of the command's list failed.
+    Command { index: u32, errno: i32 },
+    /// The process for the command could not be made.
+    Fork { errno: i32 },
+    /// No directory of PATH has the program.
+    NotInPath,
+    /// The named program can't be run as it lies there.
+    Lookup { errno: i32 },
+    /// `execve` refused path `index`.
+    Exec { index: u32, errno: i32 },
+    /// The command ended with this wait status.
+    Ended { status: i32 },
+}
+
+/// Length of a [`Record`] in the pipe.
+pub(crate) const RECORD: usize = 12;
+
+impl Record {
+    fn to_bytes(self) -> [u8; RECORD] {
+        let (kind, index, value) = match self {
+            Self::Setup { index, errno } => (1, index, errno),
+            Self::Command { index, errno } => (2, index, errno),
+            Self::Fork { errno } => (3, 0, errno),
+            Self::NotInPath => (4, 0, 0),
+            Self::Lookup { errno } => (5, 0, errno),
+            Self::Exec { index, errno } => (6, index, errno),
+            Self::Ended { status } => (7, 0, status),
+        };
+        let ([a, b, c, d], [e, f, g, h], [i, j, k, l]) =
+            (u32::to_ne_bytes(kind), u32::to_ne_bytes(index), i32::to_ne_bytes(value));
+        [a, b, c, d, e, f, g, h, i, j, k, l]
+    }
+
+    pub(crate) fn from_bytes(bytes: [u8; RECORD]) -> Option<Self> {
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = bytes;
+        let (index, value) = (u32::from_ne_bytes([e, f, g, h]), i32::from_ne_bytes([i, j, k, l]));
+        Some(match u32::from_ne_bytes([a, b, c, d]) {
+            1 => Self::Setup { index, errno: value },
+            2 => Self::Command { index, errno: value },
+            3 => Self::Fork { errno: value },
+            4 => Self::NotInPath,
+            5 => Self::Lookup { errno: value },
+            6 => Self::Exec { index, errno: value },
+            7 => Self::Ended { status: value },
+            _ => return None,
+        })
+    }
+}
+
+impl Script {
+    /// The life of the sandbox's pid 1. Its exit ends every other process of the sandbox.
+    pub(crate) fn init(&mut self) -> i32 {
+        for index in 0..self.setup.len() {
+            if let Some(op) = self.setup.get(index)
+                && let Err(e) = carry_out(op, &mut self.slots, self.parent)
+            {
+                return self.say(Record::Setup { index: index as u32, errno: e.raw_os_error() });
+            }
+        }
+        // Init never exits by a signal's default action (it is pid 1), but it has to hear of its child and pass others on.
+        sys::block_signals();
+        match sys::clone_child(0, &mut || self.command()) {
+            Ok((pid, _)) => self.wait_for(pid),
+            Err(e) => self.say(Record::Fork { errno: e.raw_os_error() }),
+        }
+    }
+
+    /// Reaps whatever ends, passes signals to the command, and returns when the command has ended.
+    fn wait_for(&self, command: i32) -> i32 {
+        loop {
+            match sys::wait_for_signal() {
+                Some(libc::SIGCHLD) => {
+                    while let Some((pid, status)) = sys::wait_raw(-1, libc::WNOHANG) {
+                        if pid == command {
+                            return self.say(Record::Ended { status });
+                        }
+                    }
+                }
+                Some(signal) => sys::kill(command, signal),
+                None => {}
+            }
+        }
+    }
+
+    /// The life of the command up to its exec.
+    fn command(&mut self) -> i32 {
+        for index in 0..self.command.len() {
+            if let Some(op) = self.command.get(index)
+                && let Err(e) = carry_out(op, &mut self.slots, self.parent)
+            {
+                return self.say(Record::Command { index: index as u32, errno: e.raw_os_error() });
+            }
+        }
+        for (index, path) in self.programs.strings().iter().enumerate() {
+            match runnable(path) {
+                Ok(()) => {
+                    let errno = sys::exec(path, &self.argv, &self.env).raw_os_error();
+                    return self.say(Record::Exec { index: index as u32, errno });
+                }
+                Err(_) if self.search => {}
+                Err(e) => return self.say(Record::Lookup { errno: e.raw_os_error() }),
+            }
+        }
+        self.say(Record::NotInPath)
+    }
+
+    fn say(&self, record: Record) -> i32 {
+        let _ = rustix::io::write(borrow(self.report), &record.to_bytes());
+        // Nobody looks at it: the record is what counts.
+        0
+    }
+}
+
+fn runnable(path: &CStr) -> Result<(), Errno> {
+    let stat = statat(CWD, path, AtFlags::empty())?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        return Err(Errno::ISDIR);
+    }
+    rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::empty())
+}
+
+fn carry_out(op: &SetupOp, slots: &mut [RawFd], parent: RawFd) -> Result<(), Errno> {
+    match op {
+        SetupOp::DieWithParent => die_with_parent(parent),
+        SetupOp::CloseOthers(keep) | SetupOp::CloseSetup(keep) => sys::close_all_except(keep),
+        SetupOp::StandardStreams(fds) => connect(*fds),
+        SetupOp::HideMemory => rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable),
+        SetupOp::NewKeyring => new_keyring(),
+        SetupOp::Hostname(name) => rustix::system::sethostname(name),
+        SetupOp::LoopbackUp => sys::loopback_up(),
+        SetupOp::OpenKernelFs(fs, slot, options) => open_kernel_fs(*fs, *slot, *options, slots),
+        SetupOp::Park(mount) => attach(get(slots, *mount)?, CWD, c"/"),
+        SetupOp::CloneFile(tree, name, slot, read_only) => clone_file(*tree, name, *slot, *read_only, slots),
+        SetupOp::EnterRoot(root) => enter_root(get(slots, *root)?),
+        SetupOp::Attach(mount, target, _) => match get(slots, *mount) {
+            Ok(mount) => attach(mount, get(slots, *target)?, c""),
+            // An optional one that was not made.
+            Err(_) => Ok(()),
+        },
+        SetupOp::AttachBeneath(mount, tree, name) => match get(slots, *mount) {
+            Ok(mount) => missing_is_fine(attach(mount, get(slots, *tree)?, name)),
+            Err(_) => Ok(()),
+        },
+        SetupOp::MaskFile(tree, name, null) => mask_file(get(slots, *tree)?, name, get(slots, *null)?),
+        SetupOp::MaskDirectory(tree, name) => mask_directory(get(slots, *tree)?, name),
+        SetupOp::ReadOnly(tree, name) => missing_is_fine(make_read_only(get(slots, *tree)?, name)),
+        SetupOp::NewSession => rustix::process::setsid().map(drop),
+        SetupOp::Limit(resource, limit) => rustix::process::setrlimit(*resource, limit.clone()),
+        SetupOp::Umask(mask) => {
+            rustix::process::umask(Mode::from(*mask));
+            Ok(())
+        }
+        SetupOp::WorkingDirectory(path) => rustix::process::chdir(path.as_c_str()),
+        SetupOp::Seccomp(filter) => sys::load_seccomp(&filter.0),
+        SetupOp::BoundingSet(set) => bound_capabilities(*set),
+        SetupOp::Groups(groups) => sys::set_groups(groups),
+        SetupOp::Identity(uid, gid) => become_user(*uid, *gid),
+        SetupOp::Capabilities(set) => set_capabilities(*set),
+        SetupOp::DefaultSignals => {
+            sys::default_signals();
+            Ok(())
+        }
+    }
+}
+
+fn die_with_parent(parent: RawFd) -> Result<(), Errno> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    // The parent may have died before the line above. In a new pid namespace getppid is 0 in both cases, so its pidfd is asked.
+    let mut fds = [PollFd::from_borrowed_fd(borrow(parent), PollFlags::IN)];
+    match poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? {
+        0 => Ok(()),
+        _ => Err(Errno::SRCH),
+    }
+}
+
+fn connect(fds: [RawFd; 3]) -> Result<(), Errno> {
+    for (target, fd) in fds.into_iter().enumerate() {
+        sys::duplicate_onto(fd, target as RawFd)?;
+    }
+    Ok(())
+}
+
+fn new_keyring() -> Result<(), Errno> {
+    match sys::new_session_keyring() {
+        // Kernels without keyrings, profiles that forbid them, and a user whose quota of keys is full: then the command has
+        // no keyctl either, by its own filter.
+        Err(Errno::NOSYS | Errno::PERM | Errno::ACCESS | Errno::DQUOT) => Ok(()),
+        outcome => outcome,
+    }
+}
+
+fn open_kernel_fs(
+    fs: KernelFs,
+    slot: Slot,
+    options: KernelFsOptions,
+    slots: &mut [RawFd],
+) -> Result<(), Errno> {
+    let made = make_kernel_fs(fs, options.read_only).map(IntoRawFd::into_raw_fd);
+    let fd = match (made, options.otherwise) {
+        (Ok(fd), _) => fd,
+        // In a user namespace a new proc needs one that nothing covers (a container masks its own), a new sysfs needs the
+        // network namespace to be ours.
+        (Err(Errno::PERM | Errno::BUSY), Some(bind)) => {
+            get(slots, bind).map(|fd| std::os::fd::AsRawFd::as_raw_fd(&fd))?
+        }
+        (Err(_), _) if options.optional => -1,
+        (Err(e), _) => return Err(e),
+    };
+    set(slots, slot, fd)
+}
+
+fn make_kernel_fs(fs: KernelFs, read_only: bool) -> Result<OwnedFd, Errno> {
+    let context = fsopen(fs.name(), FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(&context)?;
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, read_only);
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+fn clone_file(
+    tree: Slot,
+    name: &CStr,
+    slot: Slot,
+    read_only: bool,
+    slots: &mut [RawFd],
+) -> Result<(), Errno> {
+    let clone = clone_mount(get(slots, tree)?, name)?;
+    if read_only {
+        sys::mount_setattr(clone.as_fd(), 0, sys::ATTR_RDONLY, 0)?;
+    }
+    set(slots, slot, clone.into_raw_fd())
+}
+
+fn enter_root(root: BorrowedFd<'_>) -> Result<(), Errno> {
+    attach(root, CWD, c"/")?;
+    rustix::process::fchdir(root)?;
+    // put_old may be new_root itself: the old root is then stacked on the new one, from where it is detached.
+    match rustix::process::pivot_root(c".", c".") {
+        Ok(()) => unmount(c".", UnmountFlags::DETACH)?,
+        // Docker's seccomp profile never allows it. The new root covers the old one at `/`, so every `..` ends in the new.
+        Err(Errno::PERM | Errno::NOSYS) => rustix::process::chroot(c".")?,
+        Err(e) => return Err(e),
+    }
+    rustix::process::chdir(c"/")
+}
+
+fn attach(mount: BorrowedFd<'_>, directory: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+    let mut flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    flags.set(MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH, name.is_empty());
+    move_mount(mount, c"", directory, name, flags)
+}
+
+fn clone_mount(tree: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    flags.set(OpenTreeFlags::AT_EMPTY_PATH, name.is_empty());
+    open_tree(tree, name, flags)
+}
+
+fn mask_file(tree: BorrowedFd<'_>, name: &CStr, null: BorrowedFd<'_>) -> Result<(), Errno> {
+    let Some(target) = present(tree, name)? else { return Ok(()) };
+    attach(clone_mount(null, c"null")?.as_fd(), target.as_fd(), c"")
+}
+
+fn mask_directory(tree: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+    let Some(target) = present(tree, name)? else { return Ok(()) };
+    let context = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, c"nr_inodes", c"2")?;
+    fsconfig_create(&context)?;
+    let empty = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)?;
+    attach(empty.as_fd(), target.as_fd(), c"")
+}
+
+fn make_read_only(tree: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+    let clone = clone_mount(tree, name)?;
+    sys::mount_setattr(clone.as_fd(), 0, sys::ATTR_RDONLY, 0)?;
+    attach(clone.as_fd(), tree, name)
+}
+
+fn present(tree: BorrowedFd<'_>, name: &CStr) -> Result<Option<OwnedFd>, Errno> {
+    match openat(tree, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn missing_is_fine(outcome: Result<(), Errno>) -> Result<(), Errno> {
+    match outcome {
+        Err(Errno::NOENT) => Ok(()),
+        outcome => outcome,
+    }
+}
+
+fn bound_capabilities(set: CapabilitySet) -> Result<(), Errno> {
+    for number in 0..64u32 {
+        let capability = rustix::thread::CapabilitySet::from_bits_retain(1 << number);
+        if set.bits() & 1 << number != 0 {
+            continue;
+        }
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            Ok(()) => {}
+            // Past the last one that this kernel has.
+            Err(Errno::INVAL) => break,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+fn become_user(uid: u32, gid: u32) -> Result<(), Errno> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)
+}
+
+/// For a user other than root the change of uid has emptied both sets already, as it does in Docker.
+fn set_capabilities(set: CapabilitySet) -> Result<(), Errno> {
+    match rustix::thread::clear_ambient_capability_set() {
+        Ok(()) | Err(Errno::INVAL) => {}
+        Err(e) => return Err(e),
+    }
+    let now = rustix::thread::capabilities(None)?;
+    let wanted = now.permitted & rustix::thread::CapabilitySet::from_bits_retain(set.bits());
+    let inheritable = rustix::thread::CapabilitySet::empty();
+    rustix::thread::set_capabilities(
+        None,
+        CapabilitySets { effective: wanted, permitted: wanted, inheritable },
+    )
+}
+
+fn get(slots: &[RawFd], slot: Slot) -> Result<BorrowedFd<'static>, Errno> {
+    match slots.get(slot.0) {
+        Some(&fd) if fd >= 0 => Ok(borrow(fd)),
+        _ => Err(Errno::BADF),
+    }
+}
+
+fn set(slots: &mut [RawFd], slot: Slot, fd: RawFd) -> Result<(), Errno> {
+    *slots.get_mut(slot.0).ok_or(Errno::BADF)? = fd;
+    Ok(())
+}
+
+fn borrow(fd: RawFd) -> BorrowedFd<'static> {
+    sys::borrow(fd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_survive_the_pipe() {
+        for record in [
+            Record::Setup { index: 3, errno: 1 },
+            Record::Command { index: 70_000, errno: 13 },
+            Record::Fork { errno: 11 },
+            Record::NotInPath,
+            Record::Lookup { errno: 2 },
+            Record::Exec { index: 1, errno: 8 },
+            Record::Ended { status: -1 },
+        ] {
+            assert_eq!(Record::from_bytes(record.to_bytes()), Some(record));
+        }
+        assert_eq!(Record::from_bytes([0; RECORD]), None);
+    }
+}

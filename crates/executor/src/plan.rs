@@ -1,0 +1,152 @@
+//! The set-up as data: what the child does, in order.
+
+use std::ffi::CString;
+use std::fmt;
+use std::os::fd::RawFd;
+
+use rustix::process::{Resource, Rlimit};
+
+use crate::CapabilitySet;
+use crate::sys::Instruction;
+
+/// Index into the child's table of descriptors: some are filled by the parent, some by an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot(pub(crate) usize);
+
+/// A file system that only the child can make, because it shows one of the child's own namespaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KernelFs {
+    /// Of the pid namespace.
+    Proc,
+    /// Of the network namespace.
+    Sysfs,
+    /// Of the IPC namespace.
+    Mqueue,
+    /// Of the cgroup namespace.
+    Cgroup2,
+}
+
+/// One step of a sandbox's set-up. `Display` writes it as a line for a log.
+///
+/// The first list is carried out by the sandbox's init (pid 1), the second by the process that becomes the command.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SetupOp {
+    /// The kernel kills init when the thread that runs the sandbox ends; init ends itself if that has happened already.
+    DieWithParent,
+    /// Close every descriptor of rbuild's but these. Init never execs, so our locks would outlive us in it.
+    CloseOthers(Vec<RawFd>),
+    /// /dev/null, and the two pipes, become 0, 1 and 2.
+    StandardStreams([RawFd; 3]),
+    /// No process of the sandbox may read init's copy of our memory.
+    HideMemory,
+    /// A session keyring of its own.
+    NewKeyring,
+    /// Host name of the UTS namespace.
+    Hostname(Vec<u8>),
+    /// `lo` up in the network namespace.
+    LoopbackUp,
+    /// Make a kernel file system; where the kernel refuses a new one, the prepared bind takes its place.
+    OpenKernelFs(KernelFs, Slot, KernelFsOptions),
+    /// Attach the memory files anywhere in this mount namespace: Linux < 6.15 clones attached mounts only.
+    Park(Slot),
+    /// Clone one parked file, perhaps read-only.
+    CloneFile(Slot, CString, Slot, bool),
+    /// The tree becomes `/`; the old root is detached.
+    EnterRoot(Slot),
+    /// Attach a mount on a mount point.
+    Attach(Slot, Slot, String),
+    /// Attach below a tree of the kernel's, where it was made and has the place.
+    AttachBeneath(Slot, Slot, CString),
+    /// Cover a file of a kernel file system with the sandbox's /dev/null.
+    MaskFile(Slot, CString, Slot),
+    /// Cover a directory of a kernel file system with an empty read-only tmpfs.
+    MaskDirectory(Slot, CString),
+    /// Make a part of a kernel file system read-only.
+    ReadOnly(Slot, CString),
+    /// Close the set-up's own descriptors; the report pipe and what the caller wants held stay.
+    CloseSetup(Vec<RawFd>),
+    /// A new session, so that the terminal's signals don't reach the command.
+    NewSession,
+    /// A resource limit.
+    Limit(Resource, Rlimit),
+    /// The file mode creation mask.
+    Umask(u32),
+    /// The working directory, entered with all rights as runc does.
+    WorkingDirectory(CString),
+    /// The filter, loaded while CAP_SYS_ADMIN is held because `no_new_privs` stays off.
+    Seccomp(Filter),
+    /// Drop all others from the bounding set.
+    BoundingSet(CapabilitySet),
+    /// Supplementary groups.
+    Groups(Vec<u32>),
+    /// Group and user, real, effective and saved.
+    Identity(u32, u32),
+    /// Effective and permitted; nothing inheritable, nothing ambient.
+    Capabilities(CapabilitySet),
+    /// No signal blocked, ignored or handled.
+    DefaultSignals,
+}
+
+/// A seccomp filter in the kernel's form.
+#[derive(Debug)]
+pub struct Filter(pub(crate) Vec<Instruction>);
+
+/// How a [`KernelFs`] is mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KernelFsOptions {
+    pub(crate) read_only: bool,
+    /// Taken where the kernel refuses a new one.
+    pub(crate) otherwise: Option<Slot>,
+    /// Go on without it.
+    pub(crate) optional: bool,
+}
+
+impl KernelFs {
+    pub(crate) fn name(self) -> &'static std::ffi::CStr {
+        match self {
+            Self::Proc => c"proc",
+            Self::Sysfs => c"sysfs",
+            Self::Mqueue => c"mqueue",
+            Self::Cgroup2 => c"cgroup2",
+        }
+    }
+}
+
+impl fmt::Display for SetupOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DieWithParent => write!(f, "die with rbuild"),
+            Self::CloseOthers(kept) => write!(f, "close all descriptors but {} of the set-up", kept.len()),
+            Self::StandardStreams(_) => write!(f, "connect stdin, stdout and stderr"),
+            Self::HideMemory => write!(f, "hide the memory of init"),
+            Self::NewKeyring => write!(f, "join a new session keyring"),
+            Self::Hostname(name) => write!(f, "set the host name to {}", String::from_utf8_lossy(name)),
+            Self::LoopbackUp => write!(f, "bring lo up"),
+            Self::OpenKernelFs(fs, ..) => write!(f, "make a {} file system", fs.name().to_string_lossy()),
+            Self::Park(_) => write!(f, "attach the files in memory"),
+            Self::CloneFile(_, name, ..) => write!(f, "clone the file in memory {}", name.to_string_lossy()),
+            Self::EnterRoot(_) => write!(f, "make the image's tree the root"),
+            Self::Attach(_, _, target) => write!(f, "mount {target}"),
+            Self::AttachBeneath(_, _, name) => write!(f, "mount {}", name.to_string_lossy()),
+            Self::MaskFile(_, name, _) => write!(f, "mask {}", name.to_string_lossy()),
+            Self::MaskDirectory(_, name) => write!(f, "mask {}/", name.to_string_lossy()),
+            Self::ReadOnly(_, name) => write!(f, "make {} read-only", name.to_string_lossy()),
+            Self::CloseSetup(kept) => write!(f, "close the set-up's descriptors but {}", kept.len()),
+            Self::NewSession => write!(f, "start a session"),
+            Self::Limit(resource, limit) => {
+                write!(f, "limit {resource:?} to {:?}, at most {:?}", limit.current, limit.maximum)
+            }
+            Self::Umask(mask) => write!(f, "set the umask to {mask:04o}"),
+            Self::WorkingDirectory(path) => {
+                write!(f, "change to the working directory {}", path.to_string_lossy())
+            }
+            Self::Seccomp(filter) => write!(f, "load a seccomp filter of {} instructions", filter.0.len()),
+            Self::BoundingSet(set) => write!(f, "bound the capabilities to {:016x}", set.bits()),
+            Self::Groups(groups) => write!(f, "set the supplementary groups to {groups:?}"),
+            Self::Identity(uid, gid) => write!(f, "become uid {uid}, gid {gid}"),
+            Self::Capabilities(set) => write!(f, "set the capabilities to {:016x}", set.bits()),
+            Self::DefaultSignals => write!(f, "reset the signals"),
+        }
+    }
+}

@@ -1,0 +1,659 @@
+//! The parent's half of the set-up: every mount that needs no namespace of the child's is made here, detached, with
+//! ordinary code; the child only puts them in place.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, chmodat, chownat, fstat, makedev, mkdirat, mknodat, openat,
+    symlinkat,
+};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string, fsmount,
+    fsopen, open_tree,
+};
+use rustix::process::{Gid, Uid};
+
+use crate::beneath::View;
+use crate::child::Script;
+use crate::idmap::IdMap;
+use crate::plan::{Filter, KernelFs, KernelFsOptions, SetupOp, Slot};
+use crate::stubs::{Owner, Stubs, make_directories};
+use crate::sys::{self, CStrings};
+use crate::{Mount, MountKind, Network, Overlay, Rlimit, SandboxError, SandboxSpec, Source, seccomp};
+
+/// Character devices that every container has: name, major, minor.
+const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+/// As runc makes them.
+const DEVICE_LINKS: [(&str, &str); 5] = [
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+    ("pts/ptmx", "ptmx"),
+];
+
+/// What Docker and BuildKit hide of the kernel; those that this kernel lacks are left out.
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// What they let be read but not written.
+const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
+
+/// The group that owns terminals in every distribution.
+const TTY_GROUP: u32 = 5;
+
+/// All that one run holds: drop it only after the child has its copies.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) script: Script,
+    pub(crate) view: View,
+    pub(crate) stubs: Stubs,
+    /// Open until the clone is done; the child knows their numbers.
+    fds: Vec<OwnedFd>,
+    _held: Vec<Arc<OwnedFd>>,
+}
+
+/// The child's ends, made by the caller of [`prepare`].
+#[derive(Debug)]
+pub(crate) struct Ends<'a> {
+    pub(crate) null: BorrowedFd<'a>,
+    pub(crate) stdout: BorrowedFd<'a>,
+    pub(crate) stderr: BorrowedFd<'a>,
+    pub(crate) report: BorrowedFd<'a>,
+    pub(crate) parent: BorrowedFd<'a>,
+}
+
+/// Builds the script. When it fails, what it made inside the root is removed again.
+pub(crate) fn prepare(spec: &SandboxSpec<'_>, ends: &Ends<'_>) -> Result<Prepared, SandboxError> {
+    let root =
+        spec.root.try_clone_fd().map_err(|e| SandboxError::call("duplicate the root's descriptor", e))?;
+    let view_root = root.try_clone().map_err(|e| SandboxError::call("duplicate the root's descriptor", e))?;
+    let mut builder = Builder {
+        spec,
+        id_map: current_map()?,
+        view: View::new(view_root),
+        stubs: Stubs::default(),
+        ops: Vec::new(),
+        slots: Vec::new(),
+        fds: Vec::new(),
+    };
+    match builder.setup(root, ends) {
+        Ok(()) => builder.finish(ends),
+        Err(e) => {
+            builder.stubs.remove(&builder.view)?;
+            Err(e)
+        }
+    }
+}
+
+struct Builder<'a> {
+    spec: &'a SandboxSpec<'a>,
+    id_map: IdMap,
+    view: View,
+    stubs: Stubs,
+    ops: Vec<SetupOp>,
+    slots: Vec<RawFd>,
+    fds: Vec<OwnedFd>,
+}
+
+impl Builder<'_> {
+    fn setup(&mut self, root: OwnedFd, ends: &Ends<'_>) -> Result<(), SandboxError> {
+        self.check_ids()?;
+        self.ops.push(SetupOp::DieWithParent);
+        // Its list is known at the end; the place is here.
+        self.ops.push(SetupOp::CloseOthers(Vec::new()));
+        let streams = [ends.null, ends.stdout, ends.stderr].map(|fd| fd.as_raw_fd());
+        self.ops.push(SetupOp::StandardStreams(streams));
+        self.ops.push(SetupOp::HideMemory);
+        self.ops.push(SetupOp::NewKeyring);
+        self.ops.push(SetupOp::Hostname(self.spec.hostname.as_bytes().to_vec()));
+        if self.spec.network == Network::None {
+            self.ops.push(SetupOp::LoopbackUp);
+        }
+        // New proc and sysfs mounts are measured against those of the old root, so they are made before it goes.
+        let proc = self.kernel_fs(KernelFs::Proc, false, Some("/proc"), false)?;
+        let sys = self.kernel_fs(KernelFs::Sysfs, !self.spec.privileged, Some("/sys"), false)?;
+        let mqueue = self.kernel_fs(KernelFs::Mqueue, false, None, true)?;
+        let cgroup =
+            if unified_cgroups() { Some(self.kernel_fs(KernelFs::Cgroup2, true, None, true)?) } else { None };
+        let files = self.memory_files()?;
+        let root = self.slot(root);
+        self.ops.push(SetupOp::EnterRoot(root));
+        let null = self.devices()?;
+        self.attach_kernel_fs(mqueue, "/dev/mqueue")?;
+        self.attach_kernel_fs(proc, "/proc")?;
+        self.attach_kernel_fs(sys, "/sys")?;
+        if let Some(cgroup) = cgroup {
+            self.ops.push(SetupOp::AttachBeneath(cgroup, sys, c"fs/cgroup".into()));
+        }
+        if !self.spec.privileged {
+            self.hide(proc, sys, null);
+        }
+        self.mounts(files)?;
+        self.working_directory()
+    }
+
+    /// A clear sentence instead of EINVAL in the child.
+    fn check_ids(&self) -> Result<(), SandboxError> {
+        let SandboxSpec { uid, gid, .. } = *self.spec;
+        if self.id_map.contains(uid, gid) {
+            return Ok(());
+        }
+        Err(SandboxError::Unmapped { uid, gid, map: self.id_map.to_string() })
+    }
+
+    fn slot(&mut self, fd: OwnedFd) -> Slot {
+        self.slots.push(fd.as_raw_fd());
+        self.fds.push(fd);
+        Slot(self.slots.len() - 1)
+    }
+
+    fn empty_slot(&mut self) -> Slot {
+        self.slots.push(-1);
+        Slot(self.slots.len() - 1)
+    }
+
+    fn kernel_fs(
+        &mut self,
+        fs: KernelFs,
+        read_only: bool,
+        host: Option<&str>,
+        optional: bool,
+    ) -> Result<Slot, SandboxError> {
+        let otherwise = match host {
+            Some(path) => {
+                let bind = clone_tree(CWD, path.as_ref())?;
+                let attributes = sys::ATTR_NOSUID | sys::ATTR_NODEV | sys::ATTR_NOEXEC;
+                let attributes = if read_only { attributes | sys::ATTR_RDONLY } else { attributes };
+                sys::mount_setattr(bind.as_fd(), sys::AT_RECURSIVE, attributes, 0)
+                    .map_err(|e| SandboxError::path("restrict the bind of", path, e))?;
+                Some(self.slot(bind))
+            }
+            None => None,
+        };
+        let slot = self.empty_slot();
+        self.ops.push(SetupOp::OpenKernelFs(fs, slot, KernelFsOptions { read_only, otherwise, optional }));
+        Ok(slot)
+    }
+
+    /// One tmpfs with all files that must never be on disk. Returns a slot for each [`MountKind::File`], in order.
+    fn memory_files(&mut self) -> Result<Vec<Slot>, SandboxError> {
+        let files: Vec<&MountKind> = self
+            .spec
+            .mounts
+            .iter()
+            .map(|m| &m.kind)
+            .filter(|k| matches!(k, MountKind::File { .. }))
+            .collect();
+        if files.is_empty() {
+            return Ok(Vec::new());
+        }
+        let tmpfs = new_tmpfs(
+            &[("mode", "0700")],
+            MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV,
+        )?;
+        let mut clones = Vec::new();
+        for (index, file) in files.iter().enumerate() {
+            let MountKind::File { content, mode, uid, gid, read_only } = file else { continue };
+            let name = index.to_string();
+            write_file(tmpfs.as_fd(), &name, content, *mode, *uid, *gid)
+                .map_err(|e| SandboxError::call("write a file in memory", e))?;
+            clones.push((c_string("a file name", name.as_ref())?, *read_only));
+        }
+        let tree = self.slot(tmpfs);
+        self.ops.push(SetupOp::Park(tree));
+        let mut slots = Vec::new();
+        for (name, read_only) in clones {
+            let slot = self.empty_slot();
+            self.ops.push(SetupOp::CloneFile(tree, name, slot, read_only));
+            slots.push(slot);
+        }
+        Ok(slots)
+    }
+
+    /// /dev: a tmpfs that is finished before it is mounted. Returns the slot of its root.
+    fn devices(&mut self) -> Result<Slot, SandboxError> {
+        let dev = new_tmpfs(&[("mode", "0755"), ("size", "64m")], MountAttrFlags::MOUNT_ATTR_NOSUID)?;
+        let failed = |e| SandboxError::call("fill /dev", e);
+        for name in ["pts", "shm", "mqueue"] {
+            mkdirat(&dev, name, Mode::from(0o755))
+                .and_then(|()| set_mode(&dev, name, 0o755))
+                .map_err(failed)?;
+        }
+        for (target, name) in DEVICE_LINKS {
+            symlinkat(target, &dev, name).map_err(failed)?;
+        }
+        if Path::new("/proc/kcore").exists() {
+            symlinkat("/proc/kcore", &dev, "core").map_err(failed)?;
+        }
+        let mut binds = Vec::new();
+        for (name, major, minor) in self.device_names() {
+            if !make_device(&dev, &name, major, minor).map_err(failed)? {
+                binds.push(name);
+            }
+        }
+        let shown = dev.try_clone().map_err(|e| SandboxError::call("duplicate the descriptor of /dev", e))?;
+        let slot = self.attach(dev, "/dev", true, true)?;
+        for name in binds {
+            let source = clone_tree(CWD, &Path::new("/dev").join(&name))?;
+            let target = openat(&shown, name.as_os_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+                .map_err(failed)?;
+            let (source, target) = (self.slot(source), self.slot(target));
+            self.ops.push(SetupOp::Attach(source, target, format!("/dev/{}", name.display())));
+        }
+        self.attach(self.terminals()?, "/dev/pts", true, false)?;
+        let size = self.spec.shm_size.to_string();
+        let flags = MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let shm = new_tmpfs(&[("mode", "1777"), ("size", &size)], flags)?;
+        self.attach(shm, "/dev/shm", true, false)?;
+        Ok(slot)
+    }
+
+    /// The six, and with `privileged` every device node of the host's /dev.
+    fn device_names(&self) -> Vec<(OsString, u32, u32)> {
+        let standard = DEVICES.iter().map(|&(name, major, minor)| (OsString::from(name), major, minor));
+        let mut all: Vec<_> = standard.collect();
+        if !self.spec.privileged {
+            return all;
+        }
+        for entry in std::fs::read_dir("/dev").into_iter().flatten().flatten() {
+            let known = all.iter().any(|(name, ..)| *name == entry.file_name());
+            let is_device = entry.file_type().is_ok_and(|t| {
+                use std::os::unix::fs::FileTypeExt;
+                t.is_char_device() || t.is_block_device()
+            });
+            if is_device && !known && entry.file_name() != "ptmx" {
+                // 0:0 is never made, only bound: it would be a whiteout elsewhere, and the type is the host's.
+                all.push((entry.file_name(), 0, 0));
+            }
+        }
+        all
+    }
+
+    fn terminals(&self) -> Result<OwnedFd, SandboxError> {
+        let failed = |e| SandboxError::call("make a devpts file system", e);
+        let fs = fsopen("devpts", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed)?;
+        let group = if self.id_map.contains(0, TTY_GROUP) { TTY_GROUP } else { 0 }.to_string();
+        for (key, value) in [("ptmxmode", "0666"), ("mode", "0620"), ("gid", &group)] {
+            fsconfig_set_string(&fs, key, value).map_err(failed)?;
+        }
+        fsconfig_create(&fs).map_err(failed)?;
+        let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, flags).map_err(failed)
+    }
+
+    fn attach_kernel_fs(&mut self, mount: Slot, at: &str) -> Result<(), SandboxError> {
+        let at_path = self.view.resolve(at.as_ref())?;
+        let target =
+            self.stubs.mount_point(&self.view, self.spec.root.upper.as_deref(), &at_path, true, true)?;
+        let target = self.slot(target);
+        self.ops.push(SetupOp::Attach(mount, target, at.into()));
+        self.view.add(at_path, None);
+        Ok(())
+    }
+
+    /// Masks are put below the kernel's own trees, so no path of the image is followed.
+    fn hide(&mut self, proc: Slot, sys: Slot, dev: Slot) {
+        for path in MASKED {
+            let Ok(metadata) = std::fs::symlink_metadata(path) else { continue };
+            let (tree, name) = match path.strip_prefix("/proc/") {
+                Some(name) => (proc, name),
+                None => (sys, path.trim_start_matches("/sys/")),
+            };
+            let Ok(name) = CString::new(name) else { continue };
+            self.ops.push(if metadata.is_dir() {
+                SetupOp::MaskDirectory(tree, name)
+            } else {
+                SetupOp::MaskFile(tree, name, dev)
+            });
+        }
+        let names = READ_ONLY.iter().filter_map(|name| CString::new(*name).ok());
+        self.ops.extend(names.map(|name| SetupOp::ReadOnly(proc, name)));
+    }
+
+    fn mounts(&mut self, files: Vec<Slot>) -> Result<(), SandboxError> {
+        let mut files = files.into_iter();
+        let mut mounts: Vec<(&Mount, Option<Slot>)> = Vec::new();
+        for mount in &self.spec.mounts {
+            let file = matches!(mount.kind, MountKind::File { .. }).then(|| files.next()).flatten();
+            mounts.push((mount, file));
+        }
+        // Parents first; the order of equals, where the later covers the earlier, stays.
+        mounts.sort_by_key(|(mount, _)| mount.target.components().count());
+        for (mount, file) in mounts {
+            self.mount(mount, file)?;
+        }
+        Ok(())
+    }
+
+    fn mount(&mut self, mount: &Mount, file: Option<Slot>) -> Result<(), SandboxError> {
+        let target = mount.target.to_string_lossy().into_owned();
+        match &mount.kind {
+            MountKind::File { .. } => {
+                let at = self.view.resolve(&mount.target)?;
+                let upper = self.spec.root.upper.as_deref();
+                let point = self.stubs.mount_point(&self.view, upper, &at, false, false)?;
+                let point = self.slot(point);
+                if let Some(file) = file {
+                    self.ops.push(SetupOp::Attach(file, point, target));
+                }
+                Ok(())
+            }
+            MountKind::Tmpfs { size, mode } => {
+                let (size, mode) = (size.map(|s| s.to_string()), format!("{mode:o}"));
+                let options = size.iter().map(|s| ("size", s.as_str())).chain([("mode", mode.as_str())]);
+                let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+                let tmpfs = new_tmpfs(&options.collect::<Vec<_>>(), flags)?;
+                self.attach(tmpfs, &target, true, false).map(drop)
+            }
+            MountKind::Bind { source, read_only } => {
+                let bind = bind_of(source)?;
+                if *read_only {
+                    sys::mount_setattr(bind.as_fd(), sys::AT_RECURSIVE, sys::ATTR_RDONLY, 0)
+                        .map_err(|e| SandboxError::path("make the mount read-only at", &mount.target, e))?;
+                }
+                let directory = is_directory(bind.as_fd())?;
+                self.attach(bind, &target, directory, false).map(drop)
+            }
+            MountKind::Overlay { source, upper, work } => {
+                let (tree, directory) = writable_copy(source, upper, work)?;
+                self.attach(tree, &target, directory, false).map(drop)
+            }
+        }
+    }
+
+    fn attach(
+        &mut self,
+        mount: OwnedFd,
+        target: &str,
+        directory: bool,
+        stays: bool,
+    ) -> Result<Slot, SandboxError> {
+        let at = self.view.resolve(target.as_ref())?;
+        let upper = self.spec.root.upper.as_deref();
+        let point = self.stubs.mount_point(&self.view, upper, &at, directory, stays)?;
+        let shown = mount.try_clone().map_err(|e| SandboxError::call("duplicate a mount's descriptor", e))?;
+        self.view.add(at, Some(shown));
+        let (mount, point) = (self.slot(mount), self.slot(point));
+        self.ops.push(SetupOp::Attach(mount, point, target.into()));
+        Ok(mount)
+    }
+
+    fn working_directory(&mut self) -> Result<(), SandboxError> {
+        let path = self.view.resolve(&self.spec.cwd)?;
+        make_directories(&self.view, &path, Owner { uid: self.spec.uid, gid: self.spec.gid })
+    }
+
+    fn finish(mut self, ends: &Ends<'_>) -> Result<Prepared, SandboxError> {
+        let script = match self.script(ends) {
+            Ok(script) => script,
+            Err(e) => {
+                self.stubs.remove(&self.view)?;
+                return Err(e);
+            }
+        };
+        let Self { view, stubs, fds, spec, .. } = self;
+        Ok(Prepared { script, view, stubs, fds, _held: spec.held.clone() })
+    }
+
+    fn script(&mut self, ends: &Ends<'_>) -> Result<Script, SandboxError> {
+        let spec = self.spec;
+        let held: Vec<RawFd> = spec.held.iter().map(|fd| fd.as_raw_fd()).collect();
+        let report = ends.report.as_raw_fd();
+        let kept_after = sorted(held.iter().copied().chain([report]));
+        let streams = [ends.null, ends.stdout, ends.stderr, ends.parent].map(|fd| fd.as_raw_fd());
+        let during =
+            kept_after.iter().chain(&streams).chain(self.slots.iter().filter(|&&fd| fd >= 0)).copied();
+        let kept_during = sorted(during);
+        let mut setup = std::mem::take(&mut self.ops);
+        for op in &mut setup {
+            if let SetupOp::CloseOthers(list) = op {
+                list.clone_from(&kept_during);
+            }
+        }
+        setup.push(SetupOp::CloseSetup(kept_after));
+        let (programs, search) = programs(spec)?;
+        Ok(Script {
+            setup,
+            command: self.command_ops()?,
+            slots: std::mem::take(&mut self.slots),
+            report,
+            parent: ends.parent.as_raw_fd(),
+            programs: CStrings::new(programs),
+            search,
+            argv: CStrings::new(
+                spec.argv.iter().map(|a| c_string("an argument", a)).collect::<Result<_, _>>()?,
+            ),
+            env: CStrings::new(spec.env.iter().map(environment_entry).collect::<Result<_, _>>()?),
+        })
+    }
+
+    /// Rights go in this order: the filter while we may load one, the bounding set while we hold CAP_SETPCAP, the groups
+    /// while we hold CAP_SETGID, the ids, and what capabilities are left last.
+    fn command_ops(&self) -> Result<Vec<SetupOp>, SandboxError> {
+        let spec = self.spec;
+        let mut ops = vec![SetupOp::NewSession];
+        ops.extend(spec.rlimits.iter().map(limit));
+        ops.push(SetupOp::Umask(spec.umask));
+        ops.push(SetupOp::WorkingDirectory(c_string("the working directory", spec.cwd.as_os_str())?));
+        ops.push(SetupOp::DefaultSignals);
+        if !spec.privileged {
+            ops.push(SetupOp::Seccomp(Filter(seccomp::docker_filter(spec.capabilities))));
+            ops.push(SetupOp::BoundingSet(spec.capabilities));
+        }
+        // In a namespace with a single id the kernel forbids setgroups, because dropping a group may grant access.
+        if setgroups_allowed() {
+            let mapped = spec.groups.iter().copied().filter(|&gid| self.id_map.contains(0, gid));
+            ops.push(SetupOp::Groups(mapped.collect()));
+        }
+        ops.push(SetupOp::Identity(spec.uid, spec.gid));
+        if !spec.privileged {
+            ops.push(SetupOp::Capabilities(spec.capabilities));
+        }
+        Ok(ops)
+    }
+}
+
+fn sorted(fds: impl Iterator<Item = RawFd>) -> Vec<RawFd> {
+    let mut fds: Vec<RawFd> = fds.collect();
+    fds.sort_unstable();
+    fds.dedup();
+    fds
+}
+
+/// Where the program may lie, and whether that was a search.
+fn programs(spec: &SandboxSpec<'_>) -> Result<(Vec<CString>, bool), SandboxError> {
+    let Some(program) = spec.argv.first() else { return Ok((Vec::new(), true)) };
+    if program.as_bytes().contains(&b'/') {
+        return Ok((vec![c_string("the program", program)?], false));
+    }
+    let path = spec.env.iter().rev().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_bytes());
+    let directories = path.unwrap_or_default().split(|&byte| byte == b':');
+    let found = directories.filter(|_| !program.is_empty()).map(|directory| {
+        let directory =
+            if directory.is_empty() { Path::new(".") } else { Path::new(OsStr::from_bytes(directory)) };
+        c_string("the program", directory.join(program).as_os_str())
+    });
+    Ok((found.collect::<Result<_, _>>()?, true))
+}
+
+fn environment_entry((name, value): &(OsString, OsString)) -> Result<CString, SandboxError> {
+    let mut entry = name.clone();
+    entry.push("=");
+    entry.push(value);
+    c_string("an environment variable", &entry)
+}
+
+fn c_string(what: &'static str, text: &OsStr) -> Result<CString, SandboxError> {
+    CString::new(text.as_bytes()).map_err(|_| SandboxError::Nul { what, value: text.into() })
+}
+
+/// Above our own hard limit only CAP_SYS_RESOURCE of the host may go, so the limit is the lower of both.
+fn limit(wanted: &Rlimit) -> SetupOp {
+    let now = rustix::process::getrlimit(wanted.resource);
+    let may_raise =
+        rustix::process::prlimit(None, wanted.resource, now.clone()).is_ok() && can_raise_limits();
+    let clamp = |value: Option<u64>| match (value, now.maximum) {
+        (value, None) => value,
+        (value, _) if may_raise => value,
+        (None, Some(most)) => Some(most),
+        (Some(value), Some(most)) => Some(value.min(most)),
+    };
+    let limit = rustix::process::Rlimit { current: clamp(wanted.soft), maximum: clamp(wanted.hard) };
+    SetupOp::Limit(wanted.resource, limit)
+}
+
+fn can_raise_limits() -> bool {
+    // The capability counts in the host's user namespace only.
+    let everywhere = current_map().is_ok_and(|map| map == IdMap::identity());
+    everywhere
+        && rustix::thread::capabilities(None)
+            .is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::SYS_RESOURCE))
+}
+
+fn current_map() -> Result<IdMap, SandboxError> {
+    let read = |file| std::fs::read_to_string(file).map_err(|e| SandboxError::path("read", file, e));
+    Ok(IdMap::parse(&read("/proc/self/uid_map")?, &read("/proc/self/gid_map")?))
+}
+
+fn setgroups_allowed() -> bool {
+    std::fs::read_to_string("/proc/self/setgroups").map_or(true, |text| text.trim() != "deny")
+}
+
+fn unified_cgroups() -> bool {
+    const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
+    rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.f_type as i64 == CGROUP2_SUPER_MAGIC)
+}
+
+fn new_tmpfs(options: &[(&str, &str)], attributes: MountAttrFlags) -> Result<OwnedFd, SandboxError> {
+    let failed = |e| SandboxError::call("make a tmpfs", e);
+    let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed)?;
+    for (key, value) in options {
+        fsconfig_set_string(&fs, *key, *value).map_err(failed)?;
+    }
+    fsconfig_create(&fs).map_err(failed)?;
+    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(failed)
+}
+
+fn write_file(
+    dir: BorrowedFd<'_>,
+    name: &str,
+    content: &[u8],
+    mode: u32,
+    uid: u32,
+    gid: u32,
+) -> std::io::Result<()> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    let mut file = File::from(openat(dir, name, flags, Mode::from(0o600))?);
+    file.write_all(content)?;
+    // The owner first: a change of owner takes setuid bits away.
+    rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+    rustix::fs::fchmod(&file, Mode::from(mode))?;
+    Ok(())
+}
+
+/// Makes a device node, or an empty file to bind the host's upon where the kernel refuses (false).
+fn make_device(dev: &OwnedFd, name: &OsStr, major: u32, minor: u32) -> Result<bool, Errno> {
+    if (major, minor) != (0, 0) {
+        match mknodat(dev, name, FileType::CharacterDevice, Mode::from(0o666), makedev(major, minor)) {
+            Ok(()) => {
+                // A node on a file system of this user namespace can be made here and there, but not opened.
+                let usable = openat(
+                    dev,
+                    name,
+                    OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC,
+                    Mode::empty(),
+                );
+                if !matches!(usable, Err(Errno::ACCESS | Errno::PERM)) {
+                    set_mode(dev, name, 0o666)?;
+                    return Ok(true);
+                }
+                rustix::fs::unlinkat(dev, name, AtFlags::empty())?;
+            }
+            Err(Errno::PERM) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    openat(dev, name, flags, Mode::from(0o666))?;
+    Ok(false)
+}
+
+fn set_mode(dir: &OwnedFd, name: impl rustix::path::Arg, mode: u32) -> Result<(), Errno> {
+    chmodat(dir, name, Mode::from(mode), AtFlags::empty())
+}
+
+fn clone_tree(dir: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, SandboxError> {
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    open_tree(dir, path, flags).map_err(|e| SandboxError::path("clone the mount of", path, e))
+}
+
+fn bind_of(source: &Source) -> Result<OwnedFd, SandboxError> {
+    match source {
+        Source::Path(path) => clone_tree(CWD, path),
+        Source::Fd(fd) => {
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE
+                | OpenTreeFlags::OPEN_TREE_CLOEXEC
+                | OpenTreeFlags::AT_RECURSIVE
+                | OpenTreeFlags::AT_EMPTY_PATH;
+            open_tree(&**fd, "", flags).map_err(|e| SandboxError::call("clone the mount of a descriptor", e))
+        }
+    }
+}
+
+/// What is written to the result never reaches the source: an overlay over a folder, a copy of a file.
+fn writable_copy(source: &Source, upper: &Path, work: &Path) -> Result<(OwnedFd, bool), SandboxError> {
+    let path = match source {
+        Source::Path(path) => path.clone(),
+        Source::Fd(fd) => PathBuf::from(crate::overlay::proc_path(fd.as_fd())),
+    };
+    let metadata = std::fs::metadata(&path).map_err(|e| SandboxError::path("look at", &path, e))?;
+    if !metadata.is_dir() {
+        let copy = upper.join("file");
+        std::fs::copy(&path, &copy).map_err(|e| SandboxError::path("copy", &path, e))?;
+        use std::os::unix::fs::MetadataExt;
+        let (uid, gid) = (Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid()));
+        chownat(CWD, &copy, Some(uid), Some(gid), AtFlags::empty())
+            .map_err(|e| SandboxError::path("change the owner of", &copy, e))?;
+        return Ok((clone_tree(CWD, &copy)?, false));
+    }
+    let mounted = Overlay { lowers: &[path], upper: Some(upper), work: Some(work) }.mount()?;
+    let tree = mounted.try_clone_fd().map_err(|e| SandboxError::call("duplicate a mount's descriptor", e))?;
+    Ok((tree, true))
+}
+
+fn is_directory(fd: BorrowedFd<'_>) -> Result<bool, SandboxError> {
+    let stat = fstat(fd).map_err(|e| SandboxError::call("look at a mount", e))?;
+    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+}
+
+impl Prepared {
+    /// The parent's copies of what the child has got.
+    pub(crate) fn close_setup(&mut self) {
+        self.fds.clear();
+    }
+}
