@@ -1,6 +1,133 @@
-//! `cargo xtask bench`.
+//! `cargo xtask bench`: rbuild beside other builders, the same work in turn on the same machine.
+//!
+//! A machine is noisy: only figures of one run are compared, each round times every builder once, and the table gives
+//! medians and their ratio. A cold run gets a store in a new folder; old stores are deleted when all is done, since on
+//! ext4 making files right after a large delete is many times slower.
+
+mod builder;
+mod measure;
+mod table;
+mod workload;
+
+use std::path::{Path, PathBuf};
+
 use crate::process::Result;
+use crate::registry::Registry;
+use crate::report::heading;
+use crate::user::remove_tree;
 use crate::workspace::Workspace;
-pub(crate) fn run(_: &Workspace, _: &[String]) -> Result<()> {
-    Err("soon".into())
+use crate::{bases, install};
+
+use builder::Builder;
+use measure::Sample;
+use table::Table;
+use workload::Workload;
+
+/// What the user asked for.
+#[derive(Debug, PartialEq, Eq)]
+struct Options {
+    only: Option<Vec<String>>,
+    with: Option<Vec<String>>,
+    runs: usize,
+}
+
+impl Options {
+    fn parse(arguments: &[String]) -> Result<Options> {
+        let mut options = Options { only: None, with: None, runs: 3 };
+        let mut arguments = arguments.iter();
+        while let Some(option) = arguments.next() {
+            let value = arguments.next().ok_or_else(|| format!("`{option}` wants a value"))?;
+            let list = || Some(value.split(',').map(str::to_owned).collect());
+            match option.as_str() {
+                "--only" => options.only = list(),
+                "--with" => options.with = list(),
+                "--runs" => {
+                    options.runs = value.parse().map_err(|_| format!("`{value}` is no number of runs"))?
+                }
+                unknown => return Err(format!("`bench` has no option `{unknown}`").into()),
+            }
+        }
+        if options.runs == 0 { Err("nothing is measured in 0 runs".into()) } else { Ok(options) }
+    }
+}
+
+pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
+    let options = Options::parse(arguments)?;
+    let workloads = workload::chosen(options.only.as_deref())?;
+    heading("Tools");
+    install::ensure(&[install::REGISTRY, install::ROOTLESS, install::BENCH])?;
+    heading("rbuild, in release");
+    let rbuild = workspace.release_binary()?;
+
+    heading("Base images and contexts");
+    let folder = workspace.scratch("bench")?;
+    let registry = Registry::start(&workspace.scratch("demo")?.join("registry"))?;
+    bases::serve_stand_ins(workspace, &registry)?;
+    let contexts = workloads
+        .iter()
+        .map(|workload| workload.prepare(workspace, &folder, &registry))
+        .collect::<Result<Vec<PathBuf>>>()?;
+
+    let stores = folder.join(format!("stores-{}", std::process::id()));
+    std::fs::create_dir_all(&stores)?;
+    let place =
+        builder::Place { registry: &registry, stores: &stores, conf: registry.registries_conf(true)? };
+    let result = compare(&options, &workloads, &contexts, &rbuild, &place);
+    remove_tree(&stores)?;
+    result
+}
+
+fn compare(
+    options: &Options,
+    workloads: &[&Workload],
+    contexts: &[PathBuf],
+    rbuild: &Path,
+    place: &builder::Place<'_>,
+) -> Result<()> {
+    let builders = builder::present(rbuild, place, options.with.as_deref())?;
+    let mut table = Table::new(builders.iter().map(|builder| builder.name).collect());
+    for (workload, context) in workloads.iter().zip(contexts) {
+        heading(&format!("{}: {}", workload.name, workload.about));
+        for round in 0..options.runs {
+            for builder in &builders {
+                let (cold, warm) = one_round(builder, workload, context, round)?;
+                println!("round {} {:<10} cold {cold}   warm {warm}", round + 1, builder.name);
+                table.add(workload.name, "cold", builder.name, cold);
+                table.add(workload.name, "warm", builder.name, warm);
+            }
+        }
+    }
+    heading("Medians");
+    println!("{table}");
+    Ok(())
+}
+
+/// A build with an empty store, and the same again.
+fn one_round(
+    builder: &Builder<'_>,
+    workload: &Workload,
+    context: &Path,
+    round: usize,
+) -> Result<(Sample, Sample)> {
+    let store = builder.new_store(workload.name, round)?;
+    let cold = builder.build(&store, context)?;
+    let warm = builder.build(&store, context)?;
+    Ok((cold, warm))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read() {
+        let parse =
+            |text: &str| Options::parse(&text.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+        let options = parse("--only W1,W2 --runs 5").unwrap();
+        assert_eq!(options.only, Some(vec!["W1".into(), "W2".into()]));
+        assert_eq!((options.runs, options.with), (5, None));
+        for wrong in ["--runs", "--runs none", "--runs 0", "--quick yes"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -1,0 +1,184 @@
+//! The builders that are compared: how each is told to build a context and write an OCI archive.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use super::measure::{Sample, measure};
+use crate::process::{Result, find, is_root, run_quietly, tool};
+use crate::registry::Registry;
+
+/// Where the builders work.
+#[derive(Debug)]
+pub(super) struct Place<'a> {
+    pub(super) registry: &'a Registry,
+    /// The folder of all stores.
+    pub(super) stores: &'a Path,
+    /// A `registries.conf` that mirrors docker.io to the registry.
+    pub(super) conf: PathBuf,
+}
+
+/// A builder of this machine.
+#[derive(Debug)]
+pub(super) struct Builder<'a> {
+    pub(super) name: &'static str,
+    kind: Kind,
+    place: &'a Place<'a>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Rbuild(PathBuf),
+    Buildah,
+    BuildKit,
+}
+
+/// A builder's store, empty at first.
+#[derive(Debug)]
+pub(super) struct Store {
+    folder: PathBuf,
+    daemon: Option<Daemon>,
+}
+
+/// A running buildkitd; dropping it stops it.
+#[derive(Debug)]
+struct Daemon {
+    process: Child,
+    socket: String,
+}
+
+/// rbuild, and the others that are installed (or asked for by name).
+pub(super) fn present<'a>(
+    rbuild: &Path,
+    place: &'a Place<'a>,
+    with: Option<&[String]>,
+) -> Result<Vec<Builder<'a>>> {
+    let all = [
+        ("rbuild", Kind::Rbuild(rbuild.to_path_buf()), true),
+        ("buildah", Kind::Buildah, find("buildah").is_some()),
+        ("buildkit", Kind::BuildKit, is_root() && find("buildkitd").is_some() && find("buildctl").is_some()),
+    ];
+    if let Some(unknown) =
+        with.unwrap_or_default().iter().find(|name| all.iter().all(|(known, ..)| known != name))
+    {
+        return Err(format!("no builder named `{unknown}`; there are rbuild, buildah and buildkit").into());
+    }
+    let wanted =
+        |name: &str, present: bool| with.map_or(present, |names| names.iter().any(|wanted| wanted == name));
+    let chosen = all.into_iter().filter(|(name, _, present)| wanted(name, *present));
+    Ok(chosen.map(|(name, kind, _)| Builder { name, kind, place }).collect())
+}
+
+impl Builder<'_> {
+    /// A store in a new folder.
+    pub(super) fn new_store(&self, workload: &str, round: usize) -> Result<Store> {
+        let folder = self.place.stores.join(format!("{}-{workload}-{round}", self.name));
+        fs::create_dir_all(&folder)?;
+        let daemon = match self.kind {
+            Kind::BuildKit => Some(self.start_buildkit(&folder)?),
+            _ => None,
+        };
+        Ok(Store { folder, daemon })
+    }
+
+    /// Builds the context and writes the image as an OCI archive with gzip layers.
+    pub(super) fn build(&self, store: &Store, context: &Path) -> Result<Sample> {
+        let archive = store.folder.join("image.tar");
+        let mut command = match (&self.kind, &store.daemon) {
+            (Kind::Rbuild(binary), _) => rbuild(binary, store, context, &archive),
+            (Kind::Buildah, _) => buildah(store, context, &archive),
+            (Kind::BuildKit, Some(daemon)) => buildctl(daemon, context, &archive),
+            (Kind::BuildKit, None) => return Err("buildkitd is not running".into()),
+        };
+        command.env("CONTAINERS_REGISTRIES_CONF", &self.place.conf);
+        measure(&mut command, store.daemon.as_ref().map(|daemon| daemon.process.id()))
+    }
+
+    fn start_buildkit(&self, folder: &Path) -> Result<Daemon> {
+        let socket = format!("unix://{}", folder.join("socket").display());
+        let address = &self.place.registry.address;
+        let configuration = folder.join("buildkitd.toml");
+        let mirror = format!(
+            "[registry.\"docker.io\"]\nmirrors = [\"{address}\"]\n[registry.\"{address}\"]\nhttp = true\n"
+        );
+        fs::write(&configuration, mirror)?;
+        let process = tool("setpriv")
+            .args(["--pdeathsig", "TERM", "buildkitd", "--addr", &socket, "--oci-worker-net=host", "--root"])
+            .arg(folder.join("root"))
+            .arg("--config")
+            .arg(&configuration)
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(folder.join("log"))?)
+            .spawn()?;
+        let daemon = Daemon { process, socket };
+        for _ in 0..100 {
+            if run_quietly(tool("buildctl").args(["--addr", &daemon.socket, "debug", "workers"])).is_ok() {
+                return Ok(daemon);
+            }
+            sleep(Duration::from_millis(100));
+        }
+        Err(format!("buildkitd does not answer; see {}", folder.join("log").display()).into())
+    }
+}
+
+fn rbuild(binary: &Path, store: &Store, context: &Path, archive: &Path) -> Command {
+    let mut command = Command::new(binary);
+    command.arg("--root").arg(store.folder.join("root")).args(["--progress", "plain", "--host-certs", "-o"]);
+    command.arg(format!("type=oci,dest={}", archive.display())).arg(context);
+    command
+}
+
+/// Two commands, as buildah's users type them: it builds into its store, and writes archives by a push.
+fn buildah(store: &Store, context: &Path, archive: &Path) -> Command {
+    let folder = store.folder.display();
+    // A runtime needs rights that root of a container may lack, such as those to raise limits.
+    let options = "--layers --jobs 8 --isolation chroot --network host --quiet --tag bench";
+    let certificates = "/etc/ssl/certs/ca-certificates.crt";
+    let volume = if Path::new(certificates).exists() {
+        format!("--volume {certificates}:{certificates}:ro")
+    } else {
+        String::new()
+    };
+    let script = format!(
+        "set -e; buildah=\"buildah --root {folder}/root --runroot {folder}/run\"; \
+         $buildah bud {options} {volume} \"$1\"; rm -f \"$2\"; $buildah push --quiet bench \"oci-archive:$2\""
+    );
+    let mut command = tool("sh");
+    command.args(["-c", &script, "sh"]).arg(context).arg(archive);
+    command
+}
+
+fn buildctl(daemon: &Daemon, context: &Path, archive: &Path) -> Command {
+    let mut command = tool("buildctl");
+    let folder = context.display();
+    command.args([
+        "--addr",
+        &daemon.socket,
+        "build",
+        "--frontend",
+        "dockerfile.v0",
+        "--opt",
+        "force-network-mode=host",
+    ]);
+    command.args(["--allow", "network.host", "--local", &format!("context={folder}")]);
+    command.args(["--local", &format!("dockerfile={folder}")]);
+    command.args(["--output", &format!("type=oci,dest={}", archive.display())]);
+    command
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // SIGTERM first: it unmounts what it has mounted.
+        let _ = run_quietly(tool("kill").arg(self.process.id().to_string()));
+        for _ in 0..50 {
+            if matches!(self.process.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            sleep(Duration::from_millis(100));
+        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

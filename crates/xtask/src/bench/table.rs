@@ -1,0 +1,92 @@
+//! The result: medians and ratios.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::measure::Sample;
+use crate::report::{seconds, size};
+
+/// All samples, by workload and state of the cache, then by builder.
+#[derive(Debug)]
+pub(super) struct Table {
+    builders: Vec<&'static str>,
+    rows: BTreeMap<(String, &'static str), BTreeMap<&'static str, Vec<Sample>>>,
+}
+
+impl Table {
+    /// An empty table; the first builder is the one that the others are compared with.
+    pub(super) fn new(builders: Vec<&'static str>) -> Table {
+        Table { builders, rows: BTreeMap::new() }
+    }
+
+    pub(super) fn add(&mut self, workload: &str, state: &'static str, builder: &'static str, sample: Sample) {
+        self.rows.entry((workload.to_owned(), state)).or_default().entry(builder).or_default().push(sample);
+    }
+}
+
+/// The median time and the highest peak.
+fn summary(samples: &[Sample]) -> Option<Sample> {
+    let mut sorted = samples.to_vec();
+    sorted.sort();
+    let middle = sorted.get(sorted.len() / 2)?;
+    let wall = if sorted.len() % 2 == 1 {
+        middle.wall
+    } else {
+        (sorted[sorted.len() / 2 - 1].wall + middle.wall) / 2
+    };
+    Some(Sample { wall, peak: sorted.iter().map(|sample| sample.peak).max()? })
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut headings = vec!["work".to_owned()];
+        headings.extend(self.builders.iter().map(|builder| (*builder).to_owned()));
+        headings
+            .extend(self.builders.iter().skip(1).map(|builder| format!("{builder} / {}", self.builders[0])));
+        writeln!(f, "| {} |", headings.join(" | "))?;
+        writeln!(f, "| --- |{}", " ---: |".repeat(headings.len() - 1))?;
+        for ((workload, state), samples) in &self.rows {
+            let of = |builder: &&str| samples.get(*builder).and_then(|samples| summary(samples));
+            let mut cells = vec![format!("{workload} {state}")];
+            cells.extend(self.builders.iter().map(|builder| {
+                of(builder)
+                    .map_or("–".into(), |sample| format!("{}, {}", seconds(sample.wall), size(sample.peak)))
+            }));
+            let ours = of(&self.builders[0]);
+            cells.extend(self.builders.iter().skip(1).map(|builder| match (ours, of(builder)) {
+                (Some(ours), Some(theirs)) => {
+                    format!("{:.2}", theirs.wall.as_secs_f64() / ours.wall.as_secs_f64())
+                }
+                _ => "–".into(),
+            }));
+            writeln!(f, "| {} |", cells.join(" | "))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn medians_and_ratios() {
+        let mut table = Table::new(vec!["rbuild", "other"]);
+        for (builder, times) in [("rbuild", [1, 9, 2]), ("other", [8, 4, 5])] {
+            for time in times {
+                table.add(
+                    "W2",
+                    "cold",
+                    builder,
+                    Sample { wall: Duration::from_secs(time), peak: time * 1_000_000 },
+                );
+            }
+        }
+        assert_eq!(
+            table.to_string().lines().last(),
+            Some("| W2 cold | 2.0 s, 9.0 MB | 5.0 s, 8.0 MB | 2.50 |")
+        );
+    }
+}
