@@ -22,13 +22,14 @@ mod check;
 mod diagnostic;
 mod dockerfile;
 mod expand;
+mod format;
 mod graph;
 mod instruction;
 mod lex;
 mod span;
 mod suggest;
 
-pub use check::{CheckInput, CheckSettings, Finding, Rule, check};
+pub use check::{BaseImage, BaseImages, CheckInput, CheckSettings, Finding, Rule, check, check_settings};
 pub use diagnostic::{Diagnostic, Severity};
 pub use dockerfile::{Dockerfile, ParseOptions, Stage, parse_onbuild};
 pub use expand::{ExpandError, Expansion, Lookup, Mode, Undefined, expand, expand_key_value, expand_words};

@@ -1,7 +1,137 @@
 //! Build checks: what is legal but unwise. The rules, names and messages are the reference's.
 
+mod from;
 mod rules;
 mod settings;
+mod stage;
+mod written;
 
-pub use rules::{CheckInput, Finding, Rule, check};
+use serde::Serialize;
+
+pub use rules::Rule;
 pub use settings::CheckSettings;
+
+use crate::{Diagnostic, Dockerfile, GraphArguments, Instruction, Severity, Span, StageGraph};
+
+/// What the checks want to know of a base image.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct BaseImage {
+    /// `Env` of its config.
+    pub env: Vec<String>,
+    /// Whether its config has a `Shell`.
+    pub has_shell: bool,
+    /// Its platform, normalised: `linux/arm64`.
+    pub platform: Option<String>,
+}
+
+/// A question about a base image: its name and, from `FROM --platform`, its platform. `None`: not known, and what
+/// depends on it is not checked.
+pub type BaseImages<'a> = dyn Fn(&str, Option<&str>) -> Option<BaseImage> + 'a;
+
+/// What the checks look at beside the Dockerfile.
+#[derive(Clone, Copy)]
+pub struct CheckInput<'a> {
+    /// Build args, platforms, named contexts and target. With a target, stages that it does not need are checked for
+    /// what is written, not for what they would do.
+    pub arguments: &'a GraphArguments,
+    /// Whether a path of the build context is ignored; `None` where that is not to be checked (the ignore file has
+    /// exceptions, or there is none).
+    pub ignored: Option<&'a dyn Fn(&str) -> bool>,
+    /// The base images.
+    pub base_images: &'a BaseImages<'a>,
+}
+
+impl std::fmt::Debug for CheckInput<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CheckInput").field("arguments", self.arguments).finish_non_exhaustive()
+    }
+}
+
+/// What a rule found.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Finding {
+    /// The rule.
+    pub rule: Rule,
+    /// What it has to say.
+    pub message: String,
+    /// The instruction; its first line is the finding's line.
+    pub span: Span,
+    /// The very words.
+    pub place: Span,
+}
+
+impl Finding {
+    /// The finding as a warning.
+    pub fn to_diagnostic(&self) -> Diagnostic {
+        let warning = Diagnostic::warning(self.rule.name(), self.message.clone(), self.place);
+        Diagnostic { severity: Severity::Warning, ..warning.help(self.rule.description()) }
+    }
+}
+
+/// The settings that count: those of the build arg `BUILDKIT_DOCKERFILE_CHECK`, else those of the `check` directive.
+pub fn check_settings(
+    dockerfile: &Dockerfile,
+    arguments: &GraphArguments,
+) -> Result<CheckSettings, Diagnostic> {
+    if let Some(text) = arguments.build_args.get("BUILDKIT_DOCKERFILE_CHECK") {
+        return CheckSettings::parse(text).map_err(|reason| Diagnostic::error(reason, Span::default()));
+    }
+    match dockerfile.directives.check() {
+        Some(directive) => CheckSettings::parse(&directive.value.text)
+            .map_err(|reason| Diagnostic::error(reason, directive.value.span)),
+        None => Ok(CheckSettings::default()),
+    }
+}
+
+/// Runs all rules, in the order of the text.
+pub fn check(dockerfile: &Dockerfile, input: &CheckInput<'_>, settings: &CheckSettings) -> Vec<Finding> {
+    let mut report = Report { settings, findings: Vec::new() };
+    written::check(dockerfile, &mut report);
+    from::check(dockerfile, input, &mut report);
+    if let Ok(graph) = StageGraph::of(dockerfile, input.arguments) {
+        stage::check(dockerfile, &graph, input, &mut report);
+    }
+    let mut findings = report.findings;
+    findings.sort_by_key(|finding| finding.span.start);
+    findings
+}
+
+/// Collects findings that the settings let through.
+struct Report<'a> {
+    settings: &'a CheckSettings,
+    findings: Vec<Finding>,
+}
+
+impl Report<'_> {
+    fn add(&mut self, rule: Rule, instruction: &Instruction, place: Span, message: String) {
+        self.add_at(rule, Some(instruction), instruction.span, place, message);
+    }
+
+    fn add_at(
+        &mut self,
+        rule: Rule,
+        instruction: Option<&Instruction>,
+        span: Span,
+        place: Span,
+        message: String,
+    ) {
+        let name = rule.name();
+        let unasked = rule.is_experimental() && !self.settings.asks_for(name);
+        let skipped =
+            self.settings.skips(name) || instruction.is_some_and(|found| skipped_by_comment(found, name));
+        if !unasked && !skipped {
+            self.findings.push(Finding { rule, message, span, place });
+        }
+    }
+}
+
+/// Whether a comment right above the instruction says `check=skip=RULE`.
+fn skipped_by_comment(instruction: &Instruction, rule: &str) -> bool {
+    let settings = instruction.comments.iter().filter_map(|comment| {
+        comment.text.strip_prefix("check=").and_then(|text| CheckSettings::parse(text.trim()).ok())
+    });
+    settings.into_iter().any(|settings| settings.skips(rule))
+}
+
+#[cfg(test)]
+mod tests;

@@ -10,14 +10,7 @@ use crate::{Command, Diagnostic, Dockerfile, Escape, Instruction, Span, Stage, W
 impl StageGraph {
     /// Finds what each stage of `dockerfile` needs. The errors are all that were found, in the order of the text.
     pub fn of(dockerfile: &Dockerfile, arguments: &GraphArguments) -> Result<StageGraph, Vec<Diagnostic>> {
-        let mut builder = Builder {
-            dockerfile,
-            arguments,
-            globals: global_scope(dockerfile, arguments),
-            stages: Vec::new(),
-            variables: Vec::new(),
-            errors: Vec::new(),
-        };
+        let mut builder = Builder::new(dockerfile, arguments);
         let declared = builder.global_args();
         let follow = has_variable_sources(dockerfile);
         for stage in &dockerfile.stages {
@@ -27,12 +20,7 @@ impl StageGraph {
             builder.errors.sort_by_key(|error| error.span.start);
             return Err(builder.errors);
         }
-        Ok(StageGraph {
-            stages: builder.stages,
-            global_args: declared,
-            contexts: arguments.contexts.clone(),
-            strict: arguments.strict_docker,
-        })
+        Ok(StageGraph { stages: builder.stages, global_args: declared, contexts: arguments.contexts.clone() })
     }
 
     /// What `--from=name` means in stage `stage`; for triggers of a base image, whose text is known only when the
@@ -44,10 +32,16 @@ impl StageGraph {
         name: &str,
         span: Span,
     ) -> Result<Source, Diagnostic> {
-        let _ = self.strict;
         let from = Word::new(name, span);
         resolve(dockerfile, &self.contexts, stage.0, &from)
     }
+}
+
+/// The global scope: the predefined args and the ARGs before the first FROM; those that cannot be had are left out.
+pub(crate) fn global_args(dockerfile: &Dockerfile, arguments: &GraphArguments) -> BTreeMap<String, String> {
+    let mut builder = Builder::new(dockerfile, arguments);
+    builder.global_args();
+    builder.globals
 }
 
 /// The predefined args and the build args that overrule them.
@@ -81,6 +75,19 @@ struct Builder<'a> {
     /// What is known of each stage's variables: its ARGs and ENVs, not those of its base image.
     variables: Vec<BTreeMap<String, String>>,
     errors: Vec<Diagnostic>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(dockerfile: &'a Dockerfile, arguments: &'a GraphArguments) -> Builder<'a> {
+        Builder {
+            dockerfile,
+            arguments,
+            globals: global_scope(dockerfile, arguments),
+            stages: Vec::new(),
+            variables: Vec::new(),
+            errors: Vec::new(),
+        }
+    }
 }
 
 impl Builder<'_> {

@@ -9,6 +9,7 @@ mod plan;
 use serde::Serialize;
 
 pub use arguments::{BuildPlatform, GraphArguments};
+pub(crate) use build::global_args;
 pub use count::StepCounter;
 
 use crate::Span;
@@ -112,8 +113,6 @@ pub struct StageGraph {
     /// The names of the named contexts.
     #[serde(skip)]
     contexts: Vec<String>,
-    #[serde(skip)]
-    strict: bool,
 }
 
 /// What a target needs.

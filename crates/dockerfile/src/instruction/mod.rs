@@ -405,4 +405,6 @@ pub struct Onbuild {
     pub span: Span,
     /// The trigger's keyword.
     pub keyword: Keyword,
+    /// Where the body of its first heredoc begins in the source.
+    pub body: Option<usize>,
 }

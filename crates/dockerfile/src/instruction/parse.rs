@@ -282,7 +282,8 @@ impl Parsing<'_> {
             text.push_str(&heredoc.content);
             text.push_str(&heredoc.name);
         }
-        Some(Onbuild { text, span: inner.span, keyword: inner.keyword })
+        let body = at.heredocs.first().map(|heredoc| heredoc.body.start);
+        Some(Onbuild { text, span: inner.span, keyword: inner.keyword, body })
     }
 
     fn shell(&mut self, at: &Arguments<'_>) -> Option<Vec<Word>> {

@@ -83,7 +83,7 @@ fn check_length(line: &Line<'_>, errors: &mut Vec<Diagnostic>) {
 
 /// Cuts the escape character (and blanks after it) off the end of a line; whether there was one. An escape character
 /// that is itself escaped does not continue the line.
-fn cut_continuation(line: &str, escape: Escape) -> (&str, bool) {
+pub(crate) fn cut_continuation(line: &str, escape: Escape) -> (&str, bool) {
     let trimmed = line.trim_end_matches([' ', '\t']);
     match trimmed.strip_suffix(escape.as_char()) {
         Some(body) if !body.ends_with(escape.as_char()) => (body, true),

@@ -12,7 +12,8 @@ use serde::Serialize;
 pub(crate) use directives::read_directives;
 pub(crate) use flags::split_flags;
 pub(crate) use heredoc::is_heredoc_word;
-pub(crate) use logical::{Statement, read_statements, split_keyword};
+pub(crate) use logical::{Statement, cut_continuation, read_statements, split_keyword};
+pub(crate) use physical::{Line, Lines};
 pub(crate) use text::{Text, trim_start};
 
 pub use directives::{Directive, Directives};
