@@ -102,7 +102,6 @@ impl Store {
 
     /// Publishes the finished file at `from` as a blob. Its digest has been checked.
     pub(crate) fn publish_blob(&self, from: &Path, digest: Digest, size: u64) -> Result<Blob> {
-        fs::set_permissions(from, fs::Permissions::from_mode(0o444)).on("change the mode of", from)?;
         let path = self.inner.layout.blob(&digest);
         let _gate = self.gate(Hold::Shared)?;
         let _publishing = self.inner.session.publishing()?;
@@ -152,6 +151,7 @@ impl BlobWriter {
         if let Some(expected) = expected.filter(|expected| **expected != digest) {
             return Err(StoreError::DigestMismatch { expected: expected.clone(), actual: digest });
         }
+        make_read_only(&self.file, &self.path)?;
         let blob = self.store.publish_blob(&self.path, digest, self.size)?;
         self.done = true;
         Ok(blob)
@@ -174,6 +174,11 @@ impl Drop for BlobWriter {
             _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// A blob may have other names outside the store ([`Blob::link`]): nobody shall write to it through them by mistake.
+pub(crate) fn make_read_only(file: &File, path: &Path) -> Result<(), PathError> {
+    file.set_permissions(fs::Permissions::from_mode(0o444)).on("change the mode of", path)
 }
 
 /// Feeds the whole file at `path` to `hasher`.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use rbuild_fs::PathContext;
 use rbuild_image::{Digest, Digester};
 
-use crate::blob::hash_file;
+use crate::blob::{hash_file, make_read_only};
 use crate::error::Result;
 use crate::{Blob, Store, StoreError, lock};
 
@@ -93,7 +93,10 @@ impl PartialBlob {
             return Err(StoreError::DigestMismatch { expected: self.expected, actual });
         }
         // The rename takes the name away while the lock is still held: who waits for it finds the blob.
-        self.store.publish_blob(&self.path, actual, self.len)
+        let blob = self.store.publish_blob(&self.path, actual, self.len)?;
+        // Only now: others open the partial file for writing, to wait for its lock.
+        make_read_only(&self.file, &blob.path)?;
+        Ok(blob)
     }
 
     /// Throws away what has come so far.

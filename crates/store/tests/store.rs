@@ -139,7 +139,7 @@ fn an_uncommitted_snapshot_goes_whatever_its_modes() {
     for closed in [new.work().join("work"), upper.join("closed")] {
         fs::create_dir(&closed).unwrap();
         fs::write(closed.join("file"), "x").unwrap();
-        fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o0)).unwrap();
     }
     drop(new);
     assert!(!upper.exists() && !upper.parent().unwrap().exists());
