@@ -10,7 +10,7 @@ use super::{
     Arg, Command, CommandLine, Copy, CopyKind, Expose, From, Healthcheck, Instruction, Keyword, Mount,
     Network, Onbuild, Run, Security, Word, parse_port, parse_signal,
 };
-use crate::lex::{Escape, Heredoc, Statement, Text, is_heredoc_word, split_flags, split_keyword};
+use crate::lex::{Escape, Heredoc, Statement, Text, split_flags, split_keyword};
 use crate::{Diagnostic, Flag, Span};
 
 /// What reading one instruction needs.
@@ -383,7 +383,10 @@ impl Parsing<'_> {
             return None;
         }
         let destination = words.pop()?;
-        let is_heredoc = |word: &Word| !at.heredocs.is_empty() && is_heredoc_word(&word.text);
+        // By place, not by text: a quoted delimiter may hold blanks, at which the words were split.
+        let is_heredoc = |word: &Word| {
+            at.heredocs.iter().any(|h| h.word.start <= word.span.start && word.span.end <= h.word.end)
+        };
         if is_heredoc(&destination) {
             self.error(format!("{} cannot accept a heredoc as a destination", at.keyword), destination.span);
         }
