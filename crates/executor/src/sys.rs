@@ -8,7 +8,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_long};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::ptr;
@@ -118,9 +118,10 @@ pub(crate) fn close_all_except(keep: &[RawFd]) -> Result<(), Errno> {
 
 /// Makes the first three descriptors /dev/null and closes all others but `keep`.
 pub(crate) fn close_all_but(keep: BorrowedFd<'_>) -> Result<(), Errno> {
-    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
+    // Closed by its number below, so nothing may own it.
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, rustix::fs::Mode::empty())?.into_raw_fd();
     for target in 0..3 {
-        duplicate_onto(null.as_raw_fd(), target)?;
+        duplicate_onto(null, target)?;
     }
     close_all_except(&[keep.as_raw_fd()])
 }

@@ -89,7 +89,7 @@ fn seccomp_denies_what_docker_denies() {
 
 fn kernel_files_are_masked() {
     let ran = shell(
-        "for f in kcore keys timer_list sched_debug interrupts; do cat /proc/$f 2>/dev/null; done; ls /proc/acpi /proc/scsi /sys/firmware 2>/dev/null; ls -l /proc/kcore",
+        "for f in kcore keys timer_list sched_debug interrupts; do cat /proc/$f 2>/dev/null; done; ls /proc/acpi /proc/scsi /sys/firmware 2>/dev/null; ls -l /proc/interrupts",
     );
     let listing = ran.stdout.lines().filter(|l| !l.ends_with(':') && !l.is_empty()).collect::<Vec<_>>();
     assert_eq!(listing.len(), 1, "{ran:?}");
@@ -110,7 +110,7 @@ fn proc_and_sys_are_read_only() {
 fn devices_work() {
     let ran = shell(
         "echo gone >/dev/null; head -c 3 /dev/zero | wc -c; head -c 5 /dev/urandom | wc -c; echo x 2>&1 >/dev/full; \
-         stat -c '%a %F' /dev/null /dev/shm /dev/pts/ptmx; readlink /dev/fd /dev/stdin /dev/ptmx; ls /dev/mqueue; echo hi >/dev/stdout; \
+         stat -c '%a %F' /dev/null /dev/shm /dev/pts/ptmx; readlink /dev/fd; readlink /dev/stdin; readlink /dev/ptmx; ls /dev/mqueue; echo hi >/dev/stdout; \
          cat; tty",
     );
     let expected = "3\n5\n";
@@ -177,7 +177,7 @@ fn network_none_has_lo_only() {
 
 fn own_namespaces() {
     let ran = shell(
-        "readlink /proc/self/ns/pid /proc/self/ns/mnt /proc/self/ns/ipc /proc/self/ns/uts /proc/self/ns/net; hostname; ls -d /proc/[0-9]* | wc -l",
+        "for n in pid mnt ipc uts net; do readlink /proc/self/ns/$n; done; hostname; ls -d /proc/[0-9]* | wc -l",
     );
     let lines: Vec<_> = ran.stdout.lines().collect();
     for (index, name) in ["pid", "mnt", "ipc", "uts"].into_iter().enumerate() {
@@ -200,7 +200,7 @@ fn no_descriptor_leaks() {
 
 fn memory_of_init_is_hidden() {
     let ran = shell(
-        "cat /proc/1/mem 2>&1 | head -c 100; cat /proc/1/environ 2>&1; ls /proc/1/fd 2>&1; ls /proc/1/root/ 2>&1",
+        "cat /proc/1/mem 2>&1 | head -c 100; cat /proc/1/environ 2>&1; (: </proc/1/fd/0) 2>&1; ls /proc/1/root/ 2>&1",
     );
     let refused =
         ran.stdout.lines().filter(|l| l.contains("ermission denied") || l.contains("not permitted")).count();
