@@ -1,0 +1,15 @@
+FROM busybox base
+FROM busybox AS ok
+ENV A=1 lonely
+ENV ONE
+LABEL =x
+ARG =y
+COPY one
+WORKDIR
+SHELL /bin/sh
+VOLUME ""
+VOLUME [""]
+EXPOSE
+EXPOSE 80/foo
+STOPSIGNAL SIGNOPE
+CMD ["a", 1]

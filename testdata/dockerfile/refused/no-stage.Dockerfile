@@ -1,0 +1,2 @@
+RUN x
+ARG A
