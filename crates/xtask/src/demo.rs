@@ -170,17 +170,19 @@ fn inspect(arguments: &[&str]) -> Result<String> {
     Ok(digest.to_owned())
 }
 
-/// A RUN sees the image's npm settings, not the host's.
+/// A RUN sees the image's npm settings, not the host's: where they name different registries, the user should know.
 fn tell_of_npm() {
     let registry =
         |arguments: &[&str]| output(tool("npm").args(["config", "get", "registry"]).args(arguments)).ok();
     if find("npm").is_none() {
         return;
     }
-    let usual = ["--userconfig=/dev/null", "--globalconfig=/dev/null", "--prefix=/"];
-    if registry(&["--prefix=/"]) != registry(&usual) {
+    let without_files = ["--userconfig=/nonexistent/user", "--globalconfig=/nonexistent/global"];
+    if let (Some(here), Some(usual)) = (registry(&[]), registry(&without_files))
+        && here != usual
+    {
         println!(
-            "note: npm on this machine is set up for another registry; `npm install` in the build uses npm's default"
+            "note: npm on this machine is set up for another registry; `npm install` in the build uses npm's own"
         );
     }
 }
