@@ -130,16 +130,14 @@ proptest! {
 }
 
 /// Text, whether we read it (as the reference does), parse-dockerfile does, dockerfile-parser does.
-const DIFFERENT: [(&str, bool, bool, bool); 16] = [
+const DIFFERENT: [(&str, bool, bool, bool); 15] = [
     // The file descriptor of a heredoc is unknown to both.
     ("FROM a\nRUN cat 3<<E\nx\nE\n", true, false, false),
-    // Empty arrays reset what the base set.
-    ("FROM a\nCMD []\n", true, false, true),
     // Only a warning in the reference.
     ("FROM a AS x\nFROM b AS x\n", true, false, true),
     // Arrays of other things than strings, directives given twice, names without value, unknown flags.
     ("FROM a\nCMD [1]\n", false, true, true),
-    ("# escape=`\n# escape=`\nFROM a\n", false, true, false),
+    ("# escape=`\n# escape=`\nFROM a\n", false, true, true),
     ("FROM a\nENV PATH\n", false, true, false),
     ("FROM a\nRUN --mont=x y\n", false, true, true),
     // dockerfile-parser knows no heredocs, no directives, no byte order mark, no blank continuation lines.
@@ -158,9 +156,10 @@ const DIFFERENT: [(&str, bool, bool, bool); 16] = [
 
 #[test]
 fn known_differences() {
-    for (source, we, first, second) in DIFFERENT {
-        let found =
-            (ours(source).is_some(), parse_dockerfile(source).is_some(), dockerfile_parser(source).is_some());
-        assert_eq!(found, (we, first, second), "{source:?}");
-    }
+    let read = |source| {
+        (ours(source).is_some(), parse_dockerfile(source).is_some(), dockerfile_parser(source).is_some())
+    };
+    let wrong = DIFFERENT.iter().filter(|(source, we, first, second)| read(source) != (*we, *first, *second));
+    let wrong: Vec<_> = wrong.map(|(source, ..)| (source, read(source))).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }

@@ -191,6 +191,11 @@ fn long_inputs_take_linear_time() {
         let source = format!("FROM a\n{}", piece.repeat(1024 * 1024 / piece.len()));
         if let Ok(dockerfile) = Dockerfile::parse(&source) {
             let _ = dockerfile.format();
+            let arguments = GraphArguments::default();
+            let base = |_: &str, _: Option<&str>| Some(BaseImage::default());
+            let input = CheckInput { arguments: &arguments, ignored: None, base_images: &base };
+            let _ = check(&dockerfile, &input, &CheckSettings::default());
+            let _ = StageGraph::of(&dockerfile, &arguments).map(|graph| graph.plan_for(None));
         }
     }
     assert!(start.elapsed().as_secs() < 60, "{:?}", start.elapsed());

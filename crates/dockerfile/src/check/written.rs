@@ -1,19 +1,23 @@
 //! Rules about what is written, whatever it does.
 
+use std::collections::BTreeSet;
+
 use super::{Report, Rule};
 use crate::{Command, Comment, Dockerfile, Instruction, Stage};
 
 pub(super) fn check(dockerfile: &Dockerfile, report: &mut Report<'_>) {
+    // Both are in the order of the text.
+    let mut owners = dockerfile.instructions();
     for warning in &dockerfile.warnings {
         let place = warning.labels.first().map_or(warning.span, |(span, _)| *span);
-        let owner =
-            dockerfile.instructions().find(|i| i.span.start <= place.start && place.start < i.span.end);
+        let owner = owners.find(|i| place.start < i.span.end);
         report.add_at(Rule::NoEmptyContinuation, owner, warning.span, place, warning.message.clone());
     }
     instruction_casing(dockerfile, report);
-    for (at, stage) in dockerfile.stages.iter().enumerate() {
-        let earlier = dockerfile.stages.get(..at).unwrap_or_default();
-        stage_name(stage, earlier, report);
+    let mut names = BTreeSet::new();
+    for stage in &dockerfile.stages {
+        let is_first = stage.name().is_none_or(|name| names.insert(name));
+        stage_name(stage, is_first, report);
     }
     for instruction in dockerfile.instructions() {
         match &instruction.command {
@@ -43,7 +47,7 @@ pub(super) fn check(dockerfile: &Dockerfile, report: &mut Report<'_>) {
     }
 }
 
-fn stage_name(stage: &Stage, earlier: &[Stage], report: &mut Report<'_>) {
+fn stage_name(stage: &Stage, is_first: bool, report: &mut Report<'_>) {
     let instruction = &stage.instruction;
     let (Some(name), Some(written), Some(as_text)) =
         (&stage.from.name, &stage.from.name_text, &stage.from.as_text)
@@ -64,7 +68,7 @@ fn stage_name(stage: &Stage, earlier: &[Stage], report: &mut Report<'_>) {
         let message = format!("Stage name should not use the same name as reserved stage \"{}\"", name.text);
         report.add(Rule::ReservedStageName, instruction, name.span, message);
     }
-    if earlier.iter().any(|other| other.name() == Some(&name.text)) {
+    if !is_first {
         let message = format!("Duplicate stage name \"{}\", stage names should be unique", name.text);
         report.add(Rule::DuplicateStageName, instruction, name.span, message);
     }

@@ -1,6 +1,6 @@
 //! Builds the stage graph.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{Dependency, GraphArguments, Source, StageGraph, StageId, StageNode};
 use crate::expand::{Lookup, Mode, expand};
@@ -33,7 +33,8 @@ impl StageGraph {
         span: Span,
     ) -> Result<Source, Diagnostic> {
         let from = Word::new(name, span);
-        resolve(dockerfile, &self.contexts, stage.0, &from)
+        let named = dockerfile.stage_named(name);
+        resolve(dockerfile, named, &self.contexts, stage.0, &from)
     }
 }
 
@@ -62,7 +63,7 @@ fn global_scope(dockerfile: &Dockerfile, arguments: &GraphArguments) -> BTreeMap
 fn has_variable_sources(dockerfile: &Dockerfile) -> bool {
     dockerfile.instructions().any(|instruction| match &instruction.command {
         Command::Copy(copy) => copy.from.as_ref().is_some_and(|from| from.text.contains('$')),
-        Command::Run(run) => run.mounts.iter().any(|mount| mount.from_has_variable()),
+        Command::Run(run) => run.mounts.iter().any(|mount| mount.has_variable_source()),
         _ => false,
     })
 }
@@ -75,6 +76,10 @@ struct Builder<'a> {
     /// What is known of each stage's variables: its ARGs and ENVs, not those of its base image.
     variables: Vec<BTreeMap<String, String>>,
     errors: Vec<Diagnostic>,
+    /// The number of the last stage of each name, of all stages.
+    last: HashMap<&'a str, usize>,
+    /// The same of the stages so far.
+    earlier: HashMap<&'a str, usize>,
 }
 
 impl<'a> Builder<'a> {
@@ -86,11 +91,13 @@ impl<'a> Builder<'a> {
             stages: Vec::new(),
             variables: Vec::new(),
             errors: Vec::new(),
+            last: dockerfile.stages.iter().filter_map(|stage| Some((stage.name()?, stage.index))).collect(),
+            earlier: HashMap::new(),
         }
     }
 }
 
-impl Builder<'_> {
+impl<'a> Builder<'a> {
     fn escape(&self) -> Escape {
         self.dockerfile.escape
     }
@@ -98,6 +105,7 @@ impl Builder<'_> {
     /// Evaluates the ARGs before the first FROM.
     fn global_args(&mut self) -> Vec<(String, String)> {
         let mut declared: Vec<(String, String)> = Vec::new();
+        let mut at: HashMap<&str, usize> = HashMap::new();
         for instruction in &self.dockerfile.global_args {
             let Command::Arg(args) = &instruction.command else { continue };
             for arg in args {
@@ -109,8 +117,13 @@ impl Builder<'_> {
                 match value {
                     Ok(Some(value)) => {
                         self.globals.insert(name.clone(), value.clone());
-                        declared.retain(|(known, _)| known != name);
-                        declared.push((name.clone(), value));
+                        match at.get(name.as_str()).and_then(|at| declared.get_mut(*at)) {
+                            Some(known) => known.1 = value,
+                            None => {
+                                at.insert(name, declared.len());
+                                declared.push((name.clone(), value));
+                            }
+                        }
                     }
                     Ok(None) => {}
                     Err(error) => self.errors.push(error),
@@ -120,10 +133,10 @@ impl Builder<'_> {
         declared
     }
 
-    fn stage(&mut self, stage: &Stage, follow: bool) {
+    fn stage(&mut self, stage: &'a Stage, follow: bool) {
         let base_name = self.global(&stage.from.base, "base name");
         let platform = stage.from.platform.as_ref().map(|platform| self.platform(platform));
-        let base = self.base(stage, &base_name, platform.clone());
+        let base = self.base(&base_name, platform.clone());
         let id = StageId(stage.index);
         let (mut dependencies, mut variables) = (Vec::new(), BTreeMap::new());
         if let Source::Stage(parent) = base {
@@ -141,6 +154,7 @@ impl Builder<'_> {
             }
         }
         self.variables.push(variables);
+        self.earlier.extend(stage.name().map(|name| (name, stage.index)));
         let base = match (replaced, stage.name()) {
             (true, Some(name)) => Source::Context(name.to_owned()),
             _ => base,
@@ -211,9 +225,9 @@ impl Builder<'_> {
     }
 
     /// What FROM means: an earlier stage (by its name as written), a named context, scratch, or an image.
-    fn base(&self, stage: &Stage, name: &str, platform: Option<String>) -> Source {
-        let earlier = self.dockerfile.stages.iter().take(stage.index).rev();
-        if let Some(found) = earlier.into_iter().find(|earlier| earlier.name() == Some(name)) {
+    fn base(&self, name: &str, platform: Option<String>) -> Source {
+        let earlier = self.earlier.get(name).and_then(|at| self.dockerfile.stages.get(*at));
+        if let Some(found) = earlier {
             return stage_or_context(found, &self.arguments.contexts);
         }
         match context_named(name, &self.arguments.contexts) {
@@ -272,7 +286,9 @@ impl Builder<'_> {
         onbuild: bool,
         dependencies: &mut Vec<Dependency>,
     ) {
-        match resolve(self.dockerfile, &self.arguments.contexts, stage.index, from) {
+        let named =
+            self.last.get(from.text.to_lowercase().as_str()).and_then(|at| self.dockerfile.stages.get(*at));
+        match resolve(self.dockerfile, named, &self.arguments.contexts, stage.index, from) {
             Ok(source) => {
                 dependencies.push(Dependency { source, instruction, mount, onbuild, span: from.span })
             }
@@ -323,9 +339,10 @@ fn sources(instruction: &Instruction) -> Vec<(Word, Option<usize>)> {
 }
 
 /// What `--from=` means in the stage numbered `current`: a stage by number, by name in any case, a named context, or
-/// an image.
+/// an image. `named` is the stage of that name.
 fn resolve(
     dockerfile: &Dockerfile,
+    named: Option<&Stage>,
     contexts: &[String],
     current: usize,
     from: &Word,
@@ -334,7 +351,7 @@ fn resolve(
         Ok(number) => {
             Some(dockerfile.stages.get(number).ok_or_else(|| no_such_number(dockerfile, number, from))?)
         }
-        Err(_) => dockerfile.stage_named(&from.text),
+        Err(_) => named,
     };
     let Some(found) = found else {
         return Ok(match context_named(&from.text, contexts) {

@@ -91,9 +91,10 @@ impl StageNode {
     /// The stages it needs, base first, each once.
     pub fn needs(&self) -> Vec<StageId> {
         let mut needed = Vec::new();
-        for source in std::iter::once(&self.base).chain(self.dependencies.iter().map(|d| &d.source)) {
+        let mut seen = std::collections::BTreeSet::new();
+        for source in self.sources() {
             if let Source::Stage(id) = source
-                && !needed.contains(id)
+                && seen.insert(*id)
             {
                 needed.push(*id);
             }

@@ -1,5 +1,7 @@
 //! What a target needs.
 
+use std::collections::BTreeSet;
+
 use super::{Plan, PlannedStage, Source, StageGraph, StageId, StageNode};
 use crate::{Diagnostic, Span};
 
@@ -41,27 +43,28 @@ impl StageGraph {
             let reached = needed.get(stage.id.0).is_some_and(|is_needed| *is_needed) || stage.id == target;
             if reached {
                 for id in std::iter::once(stage.id).chain(stage.needs()) {
-                    needed.iter_mut().nth(id.0).into_iter().for_each(|is_needed| *is_needed = true);
+                    if let Some(is_needed) = needed.get_mut(id.0) {
+                        *is_needed = true;
+                    }
                 }
             }
         }
         let reached = || self.stages.iter().filter(|stage| needed.get(stage.id.0) == Some(&true));
-        let mut plan = Plan {
+        let sources = || reached().flat_map(StageNode::sources);
+        let images = sources().filter_map(|source| match source {
+            Source::Image { name, platform } => Some((name.clone(), platform.clone())),
+            _ => None,
+        });
+        let contexts = sources().filter_map(|source| match source {
+            Source::Context(name) => Some(name.clone()),
+            _ => None,
+        });
+        Ok(Plan {
             target,
             stages: reached().map(|stage| PlannedStage { id: stage.id, needs: stage.needs() }).collect(),
-            images: Vec::new(),
-            contexts: Vec::new(),
-        };
-        for source in reached().flat_map(|stage| stage.sources()) {
-            match source {
-                Source::Image { name, platform } => {
-                    push_new(&mut plan.images, (name.clone(), platform.clone()))
-                }
-                Source::Context(name) => push_new(&mut plan.contexts, name.clone()),
-                Source::Stage(_) | Source::Scratch => {}
-            }
-        }
-        Ok(plan)
+            images: each_once(images),
+            contexts: each_once(contexts),
+        })
     }
 }
 
@@ -72,8 +75,8 @@ impl StageNode {
     }
 }
 
-fn push_new<T: PartialEq>(list: &mut Vec<T>, value: T) {
-    if !list.contains(&value) {
-        list.push(value);
-    }
+/// The values in order, each once.
+fn each_once<T: Ord + Clone>(values: impl Iterator<Item = T>) -> Vec<T> {
+    let mut seen = BTreeSet::new();
+    values.filter(|value| seen.insert(value.clone())).collect()
 }

@@ -144,7 +144,7 @@ impl Mount {
     }
 
     /// Whether the name of what is mounted from holds a variable.
-    pub(crate) fn from_has_variable(&self) -> bool {
+    pub(crate) fn has_variable_source(&self) -> bool {
         // A dollar sign at the very end is no variable.
         let variable = |value: &str| value.find('$').is_some_and(|at| at + 1 != value.len());
         self.fields.iter().any(|(key, value)| key == "from" && value.as_deref().is_some_and(variable))
@@ -289,6 +289,11 @@ impl Mount {
         }
         let is_set = |value: &Option<String>| value.as_ref().is_some_and(|text| !text.is_empty());
         let (source, target, id) = (is_set(&spec.source), is_set(&spec.target), is_set(&spec.id));
+        let is_root =
+            |path: &String| path.starts_with('/') && path.split('/').all(|part| matches!(part, "" | "."));
+        if spec.target.as_ref().is_some_and(is_root) {
+            return Err(self.error("invalid mount target \"/\"".to_owned()));
+        }
         let message = match kind {
             MountKind::Secret if is_set(&spec.from) => "secret mount should not have a from",
             MountKind::Secret if !source && !target && !id => {
@@ -423,6 +428,7 @@ mod tests {
             ("target=/x,size=3", "unexpected key 'size' for mount type 'bind'"),
             ("type=tmpfs,target=/x,size=big", "invalid value for size: big"),
             ("type=tmpfs", "tmpfs mount: target is required"),
+            ("type=tmpfs,target=/./", "invalid mount target \"/\""),
             ("a\"b", "failed to parse csv mounts: bare \" in non-quoted-field"),
             ("\"a\"b", "failed to parse csv mounts: extraneous or missing \" in quoted-field"),
         ] {

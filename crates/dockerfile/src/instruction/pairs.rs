@@ -25,9 +25,7 @@ pub(crate) fn quoted_words(text: &Text, range: Range<usize>, escape: Escape) -> 
             ('\'' | '"', None) => quote = Some(letter),
             (letter, Some(open)) if letter == open => quote = None,
             (letter, None | Some('"')) if letter == escape => {
-                if letters.next().is_none() {
-                    end = at;
-                }
+                end = if letters.next().is_none() { at } else { end };
             }
             _ => {}
         }

@@ -333,7 +333,7 @@ impl Parsing<'_> {
         for text in flags.list("mount") {
             match Mount::parse(text) {
                 Ok(mount) => {
-                    if self.strict && mount.from_has_variable() {
+                    if self.strict && mount.has_variable_source() {
                         let message = "'from' doesn't support variable expansion, define alias stage instead";
                         self.error(message, mount.text.span);
                     }

@@ -66,7 +66,8 @@ fn parse_word(word: &str) -> Option<Heredoc> {
         None => (false, rest),
     };
     let name = name.trim_start();
-    if shell_words(name) != [0..name.len()] {
+    let words = shell_words(name);
+    if words.len() != 1 || words.first() != Some(&(0..name.len())) {
         return None;
     }
     let plain = unquote(name);
