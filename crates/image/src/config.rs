@@ -27,7 +27,12 @@ pub struct ImageConfig {
     #[serde(rename = "os.version", default, skip_serializing_if = "Option::is_none")]
     pub os_version: Option<String>,
     /// Features of the operating system (Windows).
-    #[serde(rename = "os.features", default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        rename = "os.features",
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub os_features: Vec<String>,
     /// Variant of the architecture.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -225,7 +225,8 @@ digest_newtype!(ChainId);
 /// The chain ID of layers given from the bottom up; none for no layers.
 pub fn chain_id(layers: &[DiffId]) -> Option<ChainId> {
     let (first, rest) = layers.split_first()?;
-    let chain = rest.iter().fold(first.0.clone(), |parent, layer| Digest::sha256_of(format!("{parent} {layer}")));
+    let chain =
+        rest.iter().fold(first.0.clone(), |parent, layer| Digest::sha256_of(format!("{parent} {layer}")));
     Some(ChainId(chain))
 }
 
@@ -251,7 +252,8 @@ mod tests {
         let upper = EMPTY.replace("e3b0", "E3B0");
         let short = &EMPTY[..70];
         let escape = format!("sha256:{}", "../".repeat(21) + "x");
-        for text in ["", "sha256", "sha256:", "md5:d41d8cd98f00b204e9800998ecf8427e", &upper, short, &escape] {
+        for text in ["", "sha256", "sha256:", "md5:d41d8cd98f00b204e9800998ecf8427e", &upper, short, &escape]
+        {
             assert!(text.parse::<Digest>().is_err(), "{text}");
         }
     }

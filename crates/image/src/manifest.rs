@@ -26,10 +26,18 @@ pub struct Descriptor {
     /// Size of the content in bytes.
     pub size: u64,
     /// Where else it may be had (foreign layers).
-    #[serde(default, deserialize_with = "crate::config::null_is_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "crate::config::null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub urls: Vec<String>,
     /// Free words about it.
-    #[serde(default, deserialize_with = "crate::config::null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "crate::config::null_is_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub annotations: BTreeMap<String, String>,
     /// Which platform it is for, in an index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -77,7 +85,11 @@ pub struct Manifest {
     #[serde(default, deserialize_with = "crate::config::null_is_default")]
     pub layers: Vec<Descriptor>,
     /// Free words about the image.
-    #[serde(default, deserialize_with = "crate::config::null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "crate::config::null_is_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub annotations: BTreeMap<String, String>,
     /// Keys unknown here (`subject`, `artifactType`), kept.
     #[serde(flatten)]
@@ -117,7 +129,11 @@ pub struct Index {
     #[serde(default, deserialize_with = "crate::config::null_is_default")]
     pub manifests: Vec<Descriptor>,
     /// Free words about all of them.
-    #[serde(default, deserialize_with = "crate::config::null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "crate::config::null_is_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub annotations: BTreeMap<String, String>,
     /// Keys unknown here, kept.
     #[serde(flatten)]
@@ -152,6 +168,7 @@ impl Index {
 
 /// What a manifest request can answer with.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "one at a time exists, and is taken apart at once")]
 pub enum Document {
     /// One image.
     Manifest(Manifest),
@@ -167,7 +184,9 @@ impl Document {
         let own = value.get("mediaType").and_then(Value::as_str).map(MediaType::from);
         let kind = own.as_ref().unwrap_or(declared);
         if kind.is_schema1() || value.get("schemaVersion").and_then(Value::as_u64) == Some(1) {
-            let reason = "it is of Docker's schema 1, retired in 2019; push the image again with a current tool".to_owned();
+            let reason =
+                "it is of Docker's schema 1, retired in 2019; push the image again with a current tool"
+                    .to_owned();
             return Err(ImageError::Invalid { document: "manifest", reason });
         }
         let has_manifests = value.get("manifests").is_some() && value.get("layers").is_none();
@@ -193,15 +212,19 @@ fn ambiguous() -> ImageError {
 fn check_version(document: &'static str, version: u32) -> Result<()> {
     match version {
         2 => Ok(()),
-        other => Err(ImageError::Invalid { document, reason: format!("its schemaVersion is {other}, not 2") }),
+        other => {
+            Err(ImageError::Invalid { document, reason: format!("its schemaVersion is {other}, not 2") })
+        }
     }
 }
 
 /// The manifest in `index` that suits `platform` best; attestations are passed over. A single image that does not say what
 /// it is for is taken.
 pub fn select_manifest<'index>(index: &'index Index, platform: &Platform) -> Result<&'index Descriptor> {
-    let images: Vec<&Descriptor> = index.manifests.iter().filter(|manifest| !manifest.is_attestation()).collect();
-    let distance = |manifest: &&Descriptor| manifest.platform.as_ref().and_then(|offered| offered.distance(platform));
+    let images: Vec<&Descriptor> =
+        index.manifests.iter().filter(|manifest| !manifest.is_attestation()).collect();
+    let distance =
+        |manifest: &&Descriptor| manifest.platform.as_ref().and_then(|offered| offered.distance(platform));
     let best = images.iter().filter(|image| distance(image).is_some()).min_by_key(|image| distance(image));
     if let Some(best) = best {
         return Ok(best);
@@ -232,8 +255,17 @@ mod tests {
 
     #[test]
     fn selects_the_best_and_never_an_attestation() {
-        let many = index(&[Some("unknown/unknown"), Some("linux/arm/v6"), Some("linux/arm/v7"), Some("linux/amd64")]);
-        for (wanted, found) in [("linux/arm/v7", "linux/arm/v7"), ("linux/arm/v6", "linux/arm/v6"), ("linux/amd64/v2", "linux/amd64")] {
+        let many = index(&[
+            Some("unknown/unknown"),
+            Some("linux/arm/v6"),
+            Some("linux/arm/v7"),
+            Some("linux/amd64"),
+        ]);
+        for (wanted, found) in [
+            ("linux/arm/v7", "linux/arm/v7"),
+            ("linux/arm/v6", "linux/arm/v6"),
+            ("linux/amd64/v2", "linux/amd64"),
+        ] {
             let chosen = select_manifest(&many, &Platform::parse(wanted).unwrap()).unwrap();
             assert_eq!(chosen.platform.as_ref().unwrap().to_string(), found);
         }
@@ -260,7 +292,9 @@ mod tests {
         assert!(Document::parse(&none, schema1).unwrap_err().to_string().contains("schema 1"));
         let both = br#"{"schemaVersion":2,"manifests":[],"layers":[],"config":{}}"#;
         assert!(Document::parse(&MediaType::ImageIndex, both).unwrap_err().to_string().contains("at once"));
-        assert!(Document::parse(&MediaType::ImageManifest, both).unwrap_err().to_string().contains("at once"));
+        assert!(
+            Document::parse(&MediaType::ImageManifest, both).unwrap_err().to_string().contains("at once")
+        );
     }
 
     #[test]

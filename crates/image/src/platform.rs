@@ -27,10 +27,21 @@ pub struct Platform {
     pub variant: Option<String>,
 }
 
-const OPERATING_SYSTEMS: [&str; 10] =
-    ["linux", "windows", "darwin", "freebsd", "netbsd", "openbsd", "dragonfly", "solaris", "illumos", "wasip1"];
+const OPERATING_SYSTEMS: [&str; 10] = [
+    "linux",
+    "windows",
+    "darwin",
+    "freebsd",
+    "netbsd",
+    "openbsd",
+    "dragonfly",
+    "solaris",
+    "illumos",
+    "wasip1",
+];
 const ARCHITECTURES: [&str; 13] = [
-    "amd64", "arm64", "arm", "386", "riscv64", "ppc64le", "s390x", "loong64", "mips64le", "mips64", "mipsle", "mips", "wasm",
+    "amd64", "arm64", "arm", "386", "riscv64", "ppc64le", "s390x", "loong64", "mips64le", "mips64", "mipsle",
+    "mips", "wasm",
 ];
 
 impl Platform {
@@ -57,17 +68,22 @@ impl Platform {
     pub fn parse(text: &str) -> Result<Platform> {
         let invalid = |reason: String| ImageError::Platform { text: text.to_owned(), reason };
         let parts: Vec<&str> = text.split('/').collect();
-        let (os, version) = split_version(parts[0]).ok_or_else(|| invalid("a `(` without its `)`".to_owned()))?;
+        let (os, version) =
+            split_version(parts[0]).ok_or_else(|| invalid("a `(` without its `)`".to_owned()))?;
         for part in std::iter::once(os).chain(version).chain(parts[1..].iter().copied()) {
             let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
             if part.is_empty() || !part.bytes().all(is_word) {
-                return Err(invalid(format!("`{part}` has other characters than letters, digits, `_`, `.`, `-`")));
+                return Err(invalid(format!(
+                    "`{part}` has other characters than letters, digits, `_`, `.`, `-`"
+                )));
             }
         }
         let host = Platform::host();
         let mut platform = match parts[1..] {
             [] => Platform::from_one_word(os, &host).ok_or_else(|| {
-                invalid(format!("`{os}` is neither an operating system nor an architecture; write `linux/amd64` or alike"))
+                invalid(format!(
+                    "`{os}` is neither an operating system nor an architecture; write `linux/amd64` or alike"
+                ))
             })?,
             [architecture] => Platform::new(os, architecture, None),
             [architecture, variant] => Platform::new(os, architecture, Some(variant)),

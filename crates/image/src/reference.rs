@@ -34,7 +34,8 @@ impl Reference {
     ///
     /// `scratch` is a name like any other here.
     pub fn parse(text: &str) -> Result<Reference> {
-        let invalid = |reason: &str| ImageError::Reference { text: text.to_owned(), reason: reason.to_owned() };
+        let invalid =
+            |reason: &str| ImageError::Reference { text: text.to_owned(), reason: reason.to_owned() };
         if text.is_empty() {
             return Err(invalid("it is empty"));
         }
@@ -116,6 +117,8 @@ impl Reference {
         }
         match self.path.strip_prefix("library/") {
             Some(name) if !name.contains('/') => name.to_owned(),
+            // Docker shortens `docker.io/a.b/c`, too, and then reads `a.b` as a registry.
+            _ if has_domain(&self.path) => self.repository(),
             _ => self.path.clone(),
         }
     }
@@ -185,7 +188,9 @@ fn split_tag(name: &str) -> (&str, Option<&str>) {
 /// The first component is a registry if it could not be a folder on Docker Hub: a dot, a colon, upper case, or `localhost`.
 fn has_domain(name: &str) -> bool {
     name.split_once('/').is_some_and(|(first, _)| {
-        first == "localhost" || first.contains(['.', ':']) || first.bytes().any(|byte| byte.is_ascii_uppercase())
+        first == "localhost"
+            || first.contains(['.', ':'])
+            || first.bytes().any(|byte| byte.is_ascii_uppercase())
     })
 }
 
@@ -208,7 +213,9 @@ fn tag_problem(tag: &str) -> Option<String> {
         [first, rest @ ..] if word(*first) && rest.iter().all(|byte| word(*byte) || b".-".contains(byte)) => {
             (tag.len() > MAX_TAG).then(|| format!("its tag is longer than {MAX_TAG} characters"))
         }
-        _ => Some(format!("`{tag}` is not a tag (letters, digits, `_`, `.` and `-`, the first no `.` or `-`)")),
+        _ => {
+            Some(format!("`{tag}` is not a tag (letters, digits, `_`, `.` and `-`, the first no `.` or `-`)"))
+        }
     }
 }
 
@@ -287,12 +294,17 @@ mod tests {
             ("docker.io/alpine", "docker.io/library/alpine:latest".to_owned(), "alpine:latest"),
             ("index.docker.io/alpine", "docker.io/library/alpine:latest".to_owned(), "alpine:latest"),
             ("docker.io/library/a/b", "docker.io/library/a/b:latest".to_owned(), "library/a/b:latest"),
+            ("docker.io/a.b/c", "docker.io/a.b/c:latest".to_owned(), "docker.io/a.b/c:latest"),
             ("localhost/app", "localhost/app:latest".to_owned(), "localhost/app:latest"),
             ("localhost:5000/app:v1", "localhost:5000/app:v1".to_owned(), "localhost:5000/app:v1"),
             ("localhost:5000", "docker.io/library/localhost:5000".to_owned(), "localhost:5000"),
             ("[::1]:5000/app", "[::1]:5000/app:latest".to_owned(), "[::1]:5000/app:latest"),
             ("Reg/app", "Reg/app:latest".to_owned(), "Reg/app:latest"),
-            ("ghcr.io/o/p__q/r-s.t:X_1.2-3", "ghcr.io/o/p__q/r-s.t:X_1.2-3".to_owned(), "ghcr.io/o/p__q/r-s.t:X_1.2-3"),
+            (
+                "ghcr.io/o/p__q/r-s.t:X_1.2-3",
+                "ghcr.io/o/p__q/r-s.t:X_1.2-3".to_owned(),
+                "ghcr.io/o/p__q/r-s.t:X_1.2-3",
+            ),
             ("a--b", "docker.io/library/a--b:latest".to_owned(), "a--b:latest"),
             ("scratch", "docker.io/library/scratch:latest".to_owned(), "scratch:latest"),
             (&pinned, format!("docker.io/library/alpine@{DIGEST}"), &pinned),
@@ -343,7 +355,9 @@ mod tests {
 
     #[test]
     fn short_names_are_those_without_a_registry() {
-        for (text, short) in [("alpine", true), ("a/b:1", true), ("localhost/a", false), ("r.io/a", false), ("a:80/b", false)] {
+        for (text, short) in
+            [("alpine", true), ("a/b:1", true), ("localhost/a", false), ("r.io/a", false), ("a:80/b", false)]
+        {
             assert_eq!(Reference::is_short(text), short, "{text}");
         }
     }

@@ -56,7 +56,13 @@ impl Slot {
     }
 
     /// Gets a new value after one of `generation` was refused with `answer`; false if there is nothing (more) to try.
-    pub(crate) fn renew(&self, http: &Http, answer: &Answer, login: &Login<'_>, generation: u64) -> Result<bool> {
+    pub(crate) fn renew(
+        &self,
+        http: &Http,
+        answer: &Answer,
+        login: &Login<'_>,
+        generation: u64,
+    ) -> Result<bool> {
         let mut current = lock(&self.current);
         if current.generation != generation {
             return Ok(true);
@@ -116,9 +122,13 @@ struct TokenAnswer {
 fn bearer_token(http: &Http, answer: &Answer, challenge: &Challenge, login: &Login<'_>) -> Result<String> {
     let fault = |reason: &str| protocol(&answer.method, &answer.url, reason.to_owned());
     let realm = challenge.get("realm").ok_or_else(|| fault("a Bearer challenge without realm"))?;
-    let realm: Uri = url::join(&answer.url, realm).ok_or_else(|| fault("a Bearer challenge whose realm is no URL"))?;
+    let realm: Uri =
+        url::join(&answer.url, realm).ok_or_else(|| fault("a Bearer challenge whose realm is no URL"))?;
     // A password must not travel in the clear because a registry reached by TLS says so.
-    if realm.scheme_str() == Some("http") && answer.url.scheme_str() == Some("https") && login.credential.is_some() {
+    if realm.scheme_str() == Some("http")
+        && answer.url.scheme_str() == Some("https")
+        && login.credential.is_some()
+    {
         return Err(fault("the token server would get the credentials without TLS; refused"));
     }
     let mut scopes = login.scopes.to_vec();
@@ -132,18 +142,21 @@ fn bearer_token(http: &Http, answer: &Answer, challenge: &Challenge, login: &Log
             send_to_realm(http, login, Method::POST, realm.clone(), None, Some(&form))?
         }
         Some(Credential::Basic { username, password }) => {
-            let target = token_url(&realm, service, &scopes, Some(username)).ok_or_else(|| fault("a scope that fits no URL"))?;
+            let target = token_url(&realm, service, &scopes, Some(username))
+                .ok_or_else(|| fault("a scope that fits no URL"))?;
             send_to_realm(http, login, Method::GET, target, Some(basic_value(username, password)), None)?
         }
         _ => {
-            let target = token_url(&realm, service, &scopes, None).ok_or_else(|| fault("a scope that fits no URL"))?;
+            let target =
+                token_url(&realm, service, &scopes, None).ok_or_else(|| fault("a scope that fits no URL"))?;
             send_to_realm(http, login, Method::GET, target, None, None)?
         }
     };
     let (method, target) = (response.method.clone(), response.url.clone());
     let bytes = response.expect(&[200])?.read(MAX_TOKEN)?;
     let wrong = |reason: &str| protocol(&method, &target, reason.to_owned());
-    let tokens: TokenAnswer = serde_json::from_slice(&bytes).map_err(|_| wrong("the token server's answer is not JSON"))?;
+    let tokens: TokenAnswer =
+        serde_json::from_slice(&bytes).map_err(|_| wrong("the token server's answer is not JSON"))?;
     let token = if tokens.token.is_empty() { tokens.access_token } else { tokens.token };
     if token.is_empty() || !token.bytes().all(|byte| (0x21..0x7f).contains(&byte)) {
         return Err(wrong("the token server gave no usable token"));
@@ -181,7 +194,9 @@ fn token_url(realm: &Uri, service: Option<&str>, scopes: &[String], account: Opt
 fn oauth_form(service: Option<&str>, scopes: &[String], refresh: &str) -> String {
     let service = url::encode(service.unwrap_or_default());
     let (scope, refresh) = (url::encode(&scopes.join(" ")), url::encode(refresh));
-    format!("grant_type=refresh_token&service={service}&client_id={CLIENT_ID}&scope={scope}&refresh_token={refresh}")
+    format!(
+        "grant_type=refresh_token&service={service}&client_id={CLIENT_ID}&scope={scope}&refresh_token={refresh}"
+    )
 }
 
 /// One challenge of a `WWW-Authenticate` header (RFC 9110, 11.6.1).
@@ -205,7 +220,10 @@ impl Challenge {
             let end = rest.find([' ', '\t', ',', '=']).unwrap_or(rest.len());
             let (word, after) = rest.split_at(end);
             if word.is_empty() {
-                return challenges;
+                // A stray `=` is passed over.
+                let Some(after) = rest.strip_prefix('=') else { return challenges };
+                rest = after;
+                continue;
             }
             match (after.strip_prefix('='), challenges.last_mut()) {
                 (Some(after), Some(challenge)) => {

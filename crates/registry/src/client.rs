@@ -5,20 +5,26 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use rbuild_image::{
-    Descriptor, Digest, Document, ImageConfig, ImageError, Index, MAX_DOCUMENT, Manifest, MediaType, MediaTypeExt, Platform, Reference,
-    select_manifest,
+    Descriptor, Digest, Document, ImageConfig, ImageError, Index, MAX_DOCUMENT, Manifest, MediaType,
+    MediaTypeExt, Platform, Reference, select_manifest,
 };
 use ureq::http::{Method, Uri};
 
 use crate::auth::{Login, Tokens};
 use crate::http::{Answer, Call, Headers, Http, Payload, protocol};
 use crate::registries::Endpoint;
-use crate::{ClientOptions, CredentialStore, ErrorKind, HelperRunner, RegistriesConf, RegistryError, Result, RetryPolicy, url};
+use crate::{
+    ClientOptions, CredentialStore, ErrorKind, HelperRunner, RegistriesConf, RegistryError, Result,
+    RetryPolicy, url,
+};
 
 /// How deep indexes may point to indexes.
 const MAX_NESTING: usize = 3;
 /// How often a 401 is answered with a new token before it counts.
 const MAX_LOGINS: usize = 2;
+
+/// A base URL, once it is found out.
+type BaseSlot = Arc<Mutex<Option<Uri>>>;
 
 /// Talks to registries; shared by all threads of a build.
 pub struct Client {
@@ -29,14 +35,17 @@ pub struct Client {
     helper: Option<Arc<dyn HelperRunner>>,
     tokens: Tokens,
     /// The base URL of each registry, once found out; the lock of one is held while that is done.
-    bases: Mutex<BTreeMap<(String, bool), Arc<Mutex<Option<Uri>>>>>,
+    bases: Mutex<BTreeMap<(String, bool), BaseSlot>>,
     /// Logins looked up, so that a helper's program runs once.
     logins: Mutex<BTreeMap<String, Option<crate::Credential>>>,
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("http", &self.http).field("registries", &self.registries).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("http", &self.http)
+            .field("registries", &self.registries)
+            .finish_non_exhaustive()
     }
 }
 
@@ -118,6 +127,11 @@ impl Client {
         })
     }
 
+    /// What an image name may mean, in the order to try; see [`RegistriesConf::candidates`].
+    pub fn candidates(&self, name: &str) -> Result<Vec<Reference>> {
+        self.registries.candidates(name)
+    }
+
     /// Gets a manifest or index by digest or tag, from the first of the image's mirrors or its registry that has it.
     pub fn manifest(&self, reference: &Reference) -> Result<Fetched> {
         self.first_endpoint(reference, |endpoint| self.retry.run(|| self.manifest_from(endpoint)))
@@ -152,14 +166,21 @@ impl Client {
         Err(ImageError::Invalid { document: "index", reason }.into())
     }
 
-    fn with_config(&self, reference: &Reference, manifest: Manifest, fetched: Fetched, index: Option<Fetched>) -> Result<ResolvedImage> {
+    fn with_config(
+        &self,
+        reference: &Reference,
+        manifest: Manifest,
+        fetched: Fetched,
+        index: Option<Fetched>,
+    ) -> Result<ResolvedImage> {
         let descriptor = &manifest.config;
         if descriptor.size > MAX_DOCUMENT {
             let reason = format!("it has {} bytes, more than {MAX_DOCUMENT}", descriptor.size);
             return Err(ImageError::Invalid { document: "image config", reason }.into());
         }
         if !descriptor.media_type.is_config() {
-            let reason = format!("it is of type `{}`, so this is no image of a file system", descriptor.media_type);
+            let reason =
+                format!("it is of type `{}`, so this is no image of a file system", descriptor.media_type);
             return Err(ImageError::Invalid { document: "image config", reason }.into());
         }
         let mut sink = Vec::new();
@@ -172,7 +193,15 @@ impl Client {
         }
         let (manifest_digest, manifest_bytes) = (fetched.digest, fetched.bytes);
         let reference = reference.clone();
-        Ok(ResolvedImage { reference, manifest_digest, manifest, manifest_bytes, index, config_bytes: sink, config })
+        Ok(ResolvedImage {
+            reference,
+            manifest_digest,
+            manifest,
+            manifest_bytes,
+            index,
+            config_bytes: sink,
+            config,
+        })
     }
 
     fn manifest_from(&self, endpoint: &Endpoint) -> Result<Fetched> {
@@ -187,9 +216,13 @@ impl Client {
         }
         let bytes = answer.read(MAX_DOCUMENT)?;
         let expected = endpoint.reference.digest().cloned().or(announced);
-        let digest = expected.as_ref().map_or_else(|| Digest::sha256_of(&bytes), |known| digest_like(known, &bytes));
+        let digest =
+            expected.as_ref().map_or_else(|| Digest::sha256_of(&bytes), |known| digest_like(known, &bytes));
         if let Some(expected) = expected.filter(|expected| *expected != digest) {
-            return Err(content(ImageError::DigestMismatch { expected: Box::new(expected), actual: Box::new(digest) }));
+            return Err(content(ImageError::DigestMismatch {
+                expected: Box::new(expected),
+                actual: Box::new(digest),
+            }));
         }
         let media_type = own_media_type(&bytes).unwrap_or(media_type);
         let descriptor = Descriptor::new(media_type, digest.clone(), bytes.len() as u64);
@@ -214,14 +247,20 @@ impl Client {
     }
 
     /// Asks the mirrors in order, then the registry itself; the latter's error counts.
-    pub(crate) fn first_endpoint<T>(&self, reference: &Reference, mut ask: impl FnMut(&Endpoint) -> Result<T>) -> Result<T> {
+    pub(crate) fn first_endpoint<T>(
+        &self,
+        reference: &Reference,
+        mut ask: impl FnMut(&Endpoint) -> Result<T>,
+    ) -> Result<T> {
         let mut mirrors = Vec::new();
         for endpoint in self.registries.resolve(reference)? {
             match ask(&endpoint) {
                 Ok(value) => return Ok(value),
                 // A full disk here is no reason to ask someone else.
                 Err(error) if error.kind() == ErrorKind::Local => return Err(error),
-                Err(error) if endpoint.mirror => mirrors.push(format!("{}: {error}", endpoint.reference.domain())),
+                Err(error) if endpoint.mirror => {
+                    mirrors.push(format!("{}: {error}", endpoint.reference.domain()))
+                }
                 Err(error) if mirrors.is_empty() => return Err(error),
                 Err(error) => {
                     let reference = reference.to_string();
@@ -230,7 +269,10 @@ impl Client {
             }
         }
         // `resolve` always ends with the registry itself.
-        Err(RegistryError::Blocked { reference: reference.to_string(), prefix: reference.domain().to_owned() })
+        Err(RegistryError::Blocked {
+            reference: reference.to_string(),
+            prefix: reference.domain().to_owned(),
+        })
     }
 
     /// One request to a repository, logged in as far as the registry asks for it. Any other status than 401 is an answer.
@@ -293,7 +335,9 @@ impl Client {
     fn base(&self, endpoint: &Endpoint) -> Result<Uri> {
         let domain = endpoint.reference.domain().to_owned();
         let key = (domain, endpoint.insecure);
-        let slot = Arc::clone(self.bases.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).entry(key).or_default());
+        let slot = Arc::clone(
+            self.bases.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).entry(key).or_default(),
+        );
         let mut base = slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(known) = &*base {
             return Ok(known.clone());
@@ -328,12 +372,17 @@ impl Client {
     fn speaks(&self, base: &Uri) -> Result<bool> {
         let url = url::join(base, "/v2/").ok_or_else(|| protocol(&Method::GET, base, "no URL"))?;
         let (headers, authorization) = (Vec::new(), None);
-        let call = Call { method: Method::GET, url, headers, authorization, insecure: true, body: Payload::None };
+        let call =
+            Call { method: Method::GET, url, headers, authorization, insecure: true, body: Payload::None };
         match self.http.send(call) {
             // Go's servers answer plain HTTP on a TLS port with 400 and a sentence.
-            Ok(answer) if answer.status == 400 => Ok(!matches!(answer.read(4096), Ok(text) if text.windows(5).any(|word| word == b"HTTPS"))),
+            Ok(answer) if answer.status == 400 => {
+                Ok(!matches!(answer.read(4096), Ok(text) if text.windows(5).any(|word| word == b"HTTPS")))
+            }
             Ok(_) => Ok(true),
-            Err(RegistryError::Network { transient: false, .. } | RegistryError::Protocol { .. }) => Ok(false),
+            Err(RegistryError::Network { transient: false, .. } | RegistryError::Protocol { .. }) => {
+                Ok(false)
+            }
             Err(_) if base.scheme_str() == Some("https") => Ok(false),
             Err(_) => Ok(true),
         }
@@ -347,7 +396,8 @@ fn repository_url(base: &Uri, reference: &Reference, path: &str) -> Result<Uri> 
 
 fn parse_document(fetched: &Fetched) -> Result<Document> {
     let shown = format!("{}@{}", fetched.endpoint.reference.repository(), fetched.digest);
-    Document::parse(&fetched.descriptor.media_type, &fetched.bytes).map_err(|source| RegistryError::Content { url: shown, source })
+    Document::parse(&fetched.descriptor.media_type, &fetched.bytes)
+        .map_err(|source| RegistryError::Content { url: shown, source })
 }
 
 fn choose(index: &Index, platform: &Platform) -> Result<Digest> {

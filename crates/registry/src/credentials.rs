@@ -97,7 +97,9 @@ impl CredentialStore {
             match fs::read(path) {
                 Ok(bytes) => store.add_document(path, &bytes)?,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(source) => return Err(RegistryError::File { action: "read", path: path.clone(), source }),
+                Err(source) => {
+                    return Err(RegistryError::File { action: "read", path: path.clone(), source });
+                }
             }
         }
         Ok(store)
@@ -109,10 +111,12 @@ impl CredentialStore {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok(());
         }
-        let document: AuthDocument = serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))?;
+        let document: AuthDocument =
+            serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))?;
         let mut auths = BTreeMap::new();
         for (key, entry) in document.auths {
-            let credential = entry.credential().map_err(|reason| wrong(format!("the login of `{key}` {reason}")))?;
+            let credential =
+                entry.credential().map_err(|reason| wrong(format!("the login of `{key}` {reason}")))?;
             if let Some(credential) = credential {
                 auths.insert(normalise_key(&key), credential);
             }
@@ -176,7 +180,9 @@ impl AuthEntry {
         }
         if self.auth.is_empty() {
             let given = !self.username.is_empty();
-            return Ok(given.then_some(Credential::Basic { username: self.username, password: self.password }));
+            return Ok(
+                given.then_some(Credential::Basic { username: self.username, password: self.password })
+            );
         }
         let bytes = STANDARD.decode(self.auth.trim()).map_err(|_| "is not base64")?;
         let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8")?;
@@ -216,14 +222,19 @@ struct HelperAnswer {
 fn ask_helper(runner: &dyn HelperRunner, name: &str, domain: &str) -> Result<Option<Credential>> {
     let program = format!("docker-credential-{name}");
     let server = if domain == "docker.io" { HUB_KEY } else { domain };
-    let failed = |reason: String| RegistryError::Helper { program: program.clone(), server: server.to_owned(), reason };
+    let failed = |reason: String| RegistryError::Helper {
+        program: program.clone(),
+        server: server.to_owned(),
+        reason,
+    };
     let output = runner.run(&program, "get", server.as_bytes()).map_err(|error| failed(error.to_string()))?;
     if !output.success {
         let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         // The sentence is part of the protocol (credentials.ErrCredentialsNotFound).
         return if said.contains("credentials not found") { Ok(None) } else { Err(failed(said)) };
     }
-    let answer: HelperAnswer = serde_json::from_slice(&output.stdout).map_err(|error| failed(error.to_string()))?;
+    let answer: HelperAnswer =
+        serde_json::from_slice(&output.stdout).map_err(|error| failed(error.to_string()))?;
     Ok(match answer.username.as_str() {
         "" if answer.secret.is_empty() => None,
         "<token>" => Some(Credential::IdentityToken(answer.secret)),
@@ -242,9 +253,13 @@ mod tests {
             assert_eq!(action, "get");
             let answer = |success, text: &str| Ok(HelperOutput { success, stdout: text.into() });
             match (program, input) {
-                ("docker-credential-ecr-login", b"ecr.aws") => answer(true, r#"{"ServerURL":"","Username":"AWS","Secret":"s"}"#),
+                ("docker-credential-ecr-login", b"ecr.aws") => {
+                    answer(true, r#"{"ServerURL":"","Username":"AWS","Secret":"s"}"#)
+                }
                 ("docker-credential-acr", _) => answer(true, r#"{"Username":"<token>","Secret":"refresh"}"#),
-                ("docker-credential-store", b"https://index.docker.io/v1/") => answer(true, r#"{"Username":"hub","Secret":"p"}"#),
+                ("docker-credential-store", b"https://index.docker.io/v1/") => {
+                    answer(true, r#"{"Username":"hub","Secret":"p"}"#)
+                }
                 ("docker-credential-store", _) => answer(false, "credentials not found in native keychain\n"),
                 ("docker-credential-broken", _) => answer(false, "no D-Bus"),
                 _ => Err(io::ErrorKind::NotFound.into()),
@@ -319,8 +334,14 @@ mod tests {
 
     #[test]
     fn wrong_files_are_named() {
-        for (text, reason) in [("{", "EOF"), (r#"{"auths":{"r.io":{"auth":"%"}}}"#, "login of `r.io` is not base64"), (r#"{"auths":{"r.io":{"auth":"cA=="}}}"#, "no colon")] {
-            let error = CredentialStore::default().add_document(Path::new("/x/config.json"), text.as_bytes()).unwrap_err();
+        for (text, reason) in [
+            ("{", "EOF"),
+            (r#"{"auths":{"r.io":{"auth":"%"}}}"#, "login of `r.io` is not base64"),
+            (r#"{"auths":{"r.io":{"auth":"cA=="}}}"#, "no colon"),
+        ] {
+            let error = CredentialStore::default()
+                .add_document(Path::new("/x/config.json"), text.as_bytes())
+                .unwrap_err();
             assert!(error.to_string().starts_with("could not use `/x/config.json`: "), "{error}");
             assert!(error.to_string().contains(reason), "{error}");
         }

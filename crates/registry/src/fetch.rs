@@ -50,9 +50,11 @@ impl Client {
         if !matches!(url.scheme_str(), Some("http" | "https")) || url.host().is_none_or(str::is_empty) {
             return Err(invalid_url(&request.url));
         }
-        let answer = self.retry.run(|| self.http.send(plain_get(&url, &request.headers))?.expect(&[200, 304]))?;
+        let answer =
+            self.retry.run(|| self.http.send(plain_get(&url, &request.headers))?.expect(&[200, 304]))?;
         let headers = answer.headers.iter();
-        let headers = headers.filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())));
+        let headers = headers
+            .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())));
         let (status, headers) = (answer.status, headers.collect());
         let url = url::redacted(&answer.url);
         let body = Box::new(answer.body.into_reader());

@@ -127,7 +127,9 @@ impl Http {
 
     fn agent(&self, target: &Uri, insecure: bool) -> Result<Agent> {
         let (scheme, host, port) = url::origin(target);
-        let domain = target.authority().map(|authority| authority.as_str().rsplit('@').next().unwrap_or_default().to_owned());
+        let domain = target
+            .authority()
+            .map(|authority| authority.as_str().rsplit('@').next().unwrap_or_default().to_owned());
         let key = AgentKey {
             tls: domain.filter(|_| scheme == "https"),
             insecure,
@@ -190,14 +192,17 @@ impl Answer {
     /// The error that this answer means.
     pub(crate) fn into_error(self) -> RegistryError {
         let (status, method, url) = (self.status, self.method.to_string(), url::redacted(&self.url));
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs());
-        let asked = self.header("retry-after").and_then(|value| crate::retry::retry_after(value, now.cast_signed()));
+        let now =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let asked =
+            self.header("retry-after").and_then(|value| crate::retry::retry_after(value, now.cast_signed()));
         let in_words = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
         let mut body = Vec::new();
         // The error is the news; that its text can't be read is none.
         let _ = self.body.into_reader().take(MAX_ERROR_BODY).read_to_end(&mut body);
         let (code, said) = explain(&body);
-        let message = said.or(in_words.map(str::to_lowercase)).unwrap_or_else(|| "no reason given".to_owned());
+        let message =
+            said.or(in_words.map(str::to_lowercase)).unwrap_or_else(|| "no reason given".to_owned());
         RegistryError::Status { method, url, status, message, code, retry_after: asked, attempts: 1 }
     }
 
@@ -305,14 +310,22 @@ mod tests {
     #[test]
     fn error_bodies_of_all_kinds() {
         for (body, code, message) in [
-            (r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{}}]}"#, Some("MANIFEST_UNKNOWN"), Some("manifest unknown")),
+            (
+                r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{}}]}"#,
+                Some("MANIFEST_UNKNOWN"),
+                Some("manifest unknown"),
+            ),
             (r#"{"errors":[{"code":"DENIED","message":""}]}"#, Some("DENIED"), Some("denied")),
             (r#"{"details":"incorrect username or password"}"#, None, Some("incorrect username or password")),
             ("<html>\n<h1>bad</h1>", None, None),
             ("slow\x1b[31m down\n", None, Some("slow [31m down")),
             ("", None, None),
         ] {
-            assert_eq!(explain(body.as_bytes()), (code.map(str::to_owned), message.map(str::to_owned)), "{body}");
+            assert_eq!(
+                explain(body.as_bytes()),
+                (code.map(str::to_owned), message.map(str::to_owned)),
+                "{body}"
+            );
         }
     }
 }

@@ -92,7 +92,9 @@ impl ProxyConf {
                 _ => entry,
             };
             let suffix = entry.trim_start_matches("*.").trim_start_matches('.');
-            entry == "*" || host == suffix || host.strip_suffix(suffix).is_some_and(|rest| rest.ends_with('.'))
+            entry == "*"
+                || host == suffix
+                || host.strip_suffix(suffix).is_some_and(|rest| rest.ends_with('.'))
         })
     }
 }

@@ -58,11 +58,20 @@ impl BlobSink for Vec<u8> {
 impl Client {
     /// Gets a blob from the first of the image's mirrors or its registry that has it. On success the sink holds exactly the
     /// blob, digest and size checked; wrong content is thrown away. `progress` is called with the number of bytes in the sink.
-    pub fn blob(&self, reference: &Reference, descriptor: &Descriptor, sink: &mut dyn BlobSink, progress: &dyn Fn(u64)) -> Result<()> {
+    pub fn blob(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        sink: &mut dyn BlobSink,
+        progress: &dyn Fn(u64),
+    ) -> Result<()> {
         let mut transfer = Transfer::new(descriptor, sink, progress)?;
-        let result = self.first_endpoint(reference, |endpoint| self.blob_from(Source::Registry(endpoint), &mut transfer));
+        let result = self
+            .first_endpoint(reference, |endpoint| self.blob_from(Source::Registry(endpoint), &mut transfer));
         match result {
-            Err(error) if error.kind() == ErrorKind::NotFound && !descriptor.urls.is_empty() => self.blob_from_urls(&mut transfer, error),
+            Err(error) if error.kind() == ErrorKind::NotFound && !descriptor.urls.is_empty() => {
+                self.blob_from_urls(&mut transfer, error)
+            }
             other => other,
         }
     }
@@ -90,7 +99,9 @@ impl Client {
             if transfer.sink.len() >= before.saturating_add(PROGRESS) {
                 attempts = 1;
             }
-            let Some(wait) = self.retry.wait_before_next(attempts, &error) else { return Err(error.with_attempts(attempts)) };
+            let Some(wait) = self.retry.wait_before_next(attempts, &error) else {
+                return Err(error.with_attempts(attempts));
+            };
             thread::sleep(wait);
             attempts += 1;
         }
@@ -98,7 +109,9 @@ impl Client {
 
     fn blob_once(&self, source: &Source<'_>, transfer: &mut Transfer<'_>) -> Result<()> {
         let have = transfer.sink.len();
-        if have == transfer.descriptor.size && (have > 0 || transfer.descriptor.digest == Digest::sha256_of(b"")) {
+        if have == transfer.descriptor.size
+            && (have > 0 || transfer.descriptor.digest == Digest::sha256_of(b""))
+        {
             return transfer.check(&format!("blob {}", transfer.descriptor.digest));
         }
         let answer = self.ask_blob(source, transfer)?;
@@ -129,13 +142,24 @@ impl Client {
         let range = (have > 0 && !transfer.whole_only).then(|| ("Range".into(), format!("bytes={have}-")));
         match source {
             Source::Registry(endpoint) => {
-                let mut call = RepositoryCall::pull(Method::GET, endpoint, format!("blobs/{}", transfer.descriptor.digest));
+                let mut call = RepositoryCall::pull(
+                    Method::GET,
+                    endpoint,
+                    format!("blobs/{}", transfer.descriptor.digest),
+                );
                 call.headers.extend(range);
                 self.ask(endpoint, call)
             }
             Source::Url(url) => {
                 let (headers, body) = (range.into_iter().collect(), Payload::None);
-                let call = Call { method: Method::GET, url: (*url).clone(), headers, authorization: None, insecure: false, body };
+                let call = Call {
+                    method: Method::GET,
+                    url: (*url).clone(),
+                    headers,
+                    authorization: None,
+                    insecure: false,
+                    body,
+                };
                 self.http.send(call)
             }
         }
@@ -159,7 +183,11 @@ struct Transfer<'transfer> {
 }
 
 impl<'transfer> Transfer<'transfer> {
-    fn new(descriptor: &'transfer Descriptor, sink: &'transfer mut dyn BlobSink, progress: &'transfer dyn Fn(u64)) -> Result<Self> {
+    fn new(
+        descriptor: &'transfer Descriptor,
+        sink: &'transfer mut dyn BlobSink,
+        progress: &'transfer dyn Fn(u64),
+    ) -> Result<Self> {
         let digester = if sink.digest().is_some() { None } else { Some(descriptor.digest.digester()) };
         let mut transfer = Transfer { descriptor, sink, progress, digester, whole_only: false };
         let uncheckable = transfer.digester.is_some() && !transfer.sink.is_empty();
@@ -235,10 +263,13 @@ fn local(source: io::Error) -> RegistryError {
 /// Does `Content-Range: bytes START-END/TOTAL` continue at `have` and mean the same blob?
 fn starts_at(answer: &Answer, have: u64, size: u64) -> bool {
     let range = || {
-        let (range, total) = answer.header("content-range")?.trim().strip_prefix("bytes ")?.split_once('/')?;
+        let (range, total) =
+            answer.header("content-range")?.trim().strip_prefix("bytes ")?.split_once('/')?;
         let (start, end) = range.split_once('-')?;
         let right_total = total == "*" || total.parse() == Ok(size);
-        Some(right_total && start.parse() == Ok(have) && end.parse::<u64>().ok()?.checked_add(1) == Some(size))
+        Some(
+            right_total && start.parse() == Ok(have) && end.parse::<u64>().ok()?.checked_add(1) == Some(size),
+        )
     };
     range().unwrap_or(false)
 }

@@ -1,5 +1,6 @@
 //! Giving blobs and manifests to a registry.
 
+use std::cell::RefCell;
 use std::io::{self, Read};
 
 use rbuild_image::{Descriptor, Digest, MediaType, Reference};
@@ -57,18 +58,26 @@ impl Client {
     }
 
     /// Puts a manifest or index under the tag (else the digest) of `reference`; its blobs must be there.
-    pub fn push_manifest(&self, reference: &Reference, media_type: &MediaType, bytes: &[u8]) -> Result<Digest> {
+    pub fn push_manifest(
+        &self,
+        reference: &Reference,
+        media_type: &MediaType,
+        bytes: &[u8],
+    ) -> Result<Digest> {
         let endpoint = self.registries.push_endpoint(reference)?;
         let digest = Digest::sha256_of(bytes);
         let name = endpoint.reference.tag().map_or_else(|| digest.to_string(), str::to_owned);
         self.retry.run(|| {
-            let answer = self.ask(&endpoint, RepositoryCall {
-                method: Method::PUT,
-                target: Target::Path(format!("manifests/{name}")),
-                headers: vec![("Content-Type".into(), media_type.to_string())],
-                scopes: push_scopes(&endpoint),
-                body: Some(bytes),
-            })?;
+            let answer = self.ask(
+                &endpoint,
+                RepositoryCall {
+                    method: Method::PUT,
+                    target: Target::Path(format!("manifests/{name}")),
+                    headers: vec![("Content-Type".into(), media_type.to_string())],
+                    scopes: push_scopes(&endpoint),
+                    body: Some(bytes),
+                },
+            )?;
             let answer = answer.expect(&[201, 200, 202])?;
             check_confirmed(&answer, &digest)
         })?;
@@ -83,9 +92,11 @@ fn push_scopes(endpoint: &Endpoint) -> Vec<String> {
 /// A registry that stored something else says so in `Docker-Content-Digest`.
 fn check_confirmed(answer: &Answer, digest: &Digest) -> Result<()> {
     match answer.header("docker-content-digest").and_then(|text| text.trim().parse::<Digest>().ok()) {
-        Some(stored) if stored != *digest && stored.algorithm() == digest.algorithm() => {
-            Err(protocol(&answer.method, &answer.url, format!("the registry stored {stored} instead of {digest}")))
-        }
+        Some(stored) if stored != *digest && stored.algorithm() == digest.algorithm() => Err(protocol(
+            &answer.method,
+            &answer.url,
+            format!("the registry stored {stored} instead of {digest}"),
+        )),
         _ => Ok(()),
     }
 }
@@ -144,17 +155,24 @@ impl Upload<'_> {
     }
 
     fn send(&self, open: Open<'_>, progress: &dyn Fn(u64)) -> Result<Pushed> {
-        let begun = self.client.ask(self.endpoint, self.call(Method::POST, Target::Path("blobs/uploads/".to_owned())))?;
+        let begun = self
+            .client
+            .ask(self.endpoint, self.call(Method::POST, Target::Path("blobs/uploads/".to_owned())))?;
         let begun = begun.expect(&[202, 201])?;
         let session = self.session(&begun)?;
         let mut call = self.call(Method::PUT, Target::Url(session));
         call.headers.push(("Content-Type".into(), "application/octet-stream".to_owned()));
         let size = self.descriptor.size;
+        // A source that can't be read looks to the HTTP library like a broken connection; the truth is kept aside.
+        let failure = RefCell::new(None);
         let answer = self.client.ask_with(self.endpoint, call, &mut || {
-            let source = open().map_err(|source| RegistryError::Local { action: "read a blob to push", source })?;
-            Ok(Payload::Stream(Box::new(Counting { source, sent: 0, progress }), size))
-        })?;
-        let answer = answer.expect(&[201, 200, 202, 204])?;
+            let source = open().map_err(unreadable)?;
+            Ok(Payload::Stream(Box::new(Counting { source, sent: 0, progress, failure: &failure }), size))
+        });
+        if let Some(source) = failure.take() {
+            return Err(unreadable(source));
+        }
+        let answer = answer?.expect(&[201, 200, 202, 204])?;
         check_confirmed(&answer, &self.descriptor.digest)?;
         Ok(Pushed::Uploaded)
     }
@@ -162,10 +180,18 @@ impl Upload<'_> {
     /// Where to send the bytes: the Location with its own query and the digest.
     fn session(&self, begun: &Answer) -> Result<Uri> {
         let fault = |reason: &str| protocol(&begun.method, &begun.url, reason);
-        let location = begun.header("location").ok_or_else(|| fault("the registry began an upload without saying where (no Location)"))?;
-        let session = url::join(&begun.url, location).ok_or_else(|| fault("the registry's Location is no URL"))?;
-        url::with_query(&session, "digest", self.descriptor.digest.as_str()).ok_or_else(|| fault("the registry's Location is no URL"))
+        let location = begun
+            .header("location")
+            .ok_or_else(|| fault("the registry began an upload without saying where (no Location)"))?;
+        let session =
+            url::join(&begun.url, location).ok_or_else(|| fault("the registry's Location is no URL"))?;
+        url::with_query(&session, "digest", self.descriptor.digest.as_str())
+            .ok_or_else(|| fault("the registry's Location is no URL"))
     }
+}
+
+fn unreadable(source: io::Error) -> RegistryError {
+    RegistryError::Local { action: "read a blob to push", source }
 }
 
 /// Tells how many bytes went by.
@@ -173,11 +199,16 @@ struct Counting<'count> {
     source: Box<dyn Read + Send>,
     sent: u64,
     progress: &'count dyn Fn(u64),
+    failure: &'count RefCell<Option<io::Error>>,
 }
 
 impl Read for Counting<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.source.read(buffer)?;
+        let count = self.source.read(buffer).map_err(|error| {
+            let kind = error.kind();
+            *self.failure.borrow_mut() = Some(error);
+            io::Error::from(kind)
+        })?;
         self.sent += count as u64;
         (self.progress)(self.sent);
         Ok(count)

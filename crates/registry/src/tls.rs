@@ -23,7 +23,9 @@ impl Trust {
         for pem in extra_roots {
             let found = certificates(pem).map_err(|reason| RegistryError::Tls { reason })?;
             if found.is_empty() {
-                return Err(RegistryError::Tls { reason: "an extra authority's file holds no certificate".to_owned() });
+                return Err(RegistryError::Tls {
+                    reason: "an extra authority's file holds no certificate".to_owned(),
+                });
             }
             extra.extend(found);
         }
@@ -56,7 +58,9 @@ impl Trust {
 
     fn own_files(&self, domain: &str) -> Result<OwnFiles> {
         let mut own = OwnFiles::default();
-        for folder in self.certs_dirs.iter().map(|folder| folder.join(domain)).filter(|folder| folder.is_dir()) {
+        for folder in
+            self.certs_dirs.iter().map(|folder| folder.join(domain)).filter(|folder| folder.is_dir())
+        {
             own.read(&folder)?;
         }
         Ok(own)
@@ -77,7 +81,10 @@ impl OwnFiles {
         let list = |source| RegistryError::File { action: "list", path: folder.to_owned(), source };
         for entry in fs::read_dir(folder).map_err(list)? {
             let path = entry.map_err(list)?.path();
-            if path.extension().is_some_and(|extension| extension == "crt" || extension == "cert" || extension == "key") {
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "crt" || extension == "cert" || extension == "key")
+            {
                 let read = |source| RegistryError::File { action: "read", path: path.clone(), source };
                 let bytes = fs::read(&path).map_err(read)?;
                 files.insert(path, bytes);
@@ -88,8 +95,11 @@ impl OwnFiles {
             match path.extension().and_then(|extension| extension.to_str()) {
                 Some("crt") => self.authorities.extend(certificates(bytes).map_err(wrong)?),
                 Some("cert") => {
-                    let key = files.get(&path.with_extension("key")).ok_or_else(|| wrong("its key is missing beside it".to_owned()))?;
-                    let key = PrivateKey::from_pem(key).map_err(|_| wrong("its key can't be read".to_owned()))?;
+                    let key = files
+                        .get(&path.with_extension("key"))
+                        .ok_or_else(|| wrong("its key is missing beside it".to_owned()))?;
+                    let key =
+                        PrivateKey::from_pem(key).map_err(|_| wrong("its key can't be read".to_owned()))?;
                     self.client = Some(ClientCert::new_with_certs(&certificates(bytes).map_err(wrong)?, key));
                 }
                 _ => {}

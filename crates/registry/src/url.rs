@@ -62,7 +62,9 @@ pub(crate) fn encode(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     for byte in value.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b':' | b'/' => out.push(byte as char),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b':' | b'/' => {
+                out.push(byte as char)
+            }
             _ => out.push_str(&format!("%{byte:02X}")),
         }
     }
@@ -117,9 +119,13 @@ mod tests {
 
     #[test]
     fn loopback_by_name() {
-        for (domain, expected) in
-            [("localhost:5000", true), ("127.3.2.1", true), ("[::1]:5000", true), ("10.0.0.1:80", false), ("localhost.evil", false)]
-        {
+        for (domain, expected) in [
+            ("localhost:5000", true),
+            ("127.3.2.1", true),
+            ("[::1]:5000", true),
+            ("10.0.0.1:80", false),
+            ("localhost.evil", false),
+        ] {
             assert_eq!(is_loopback(host_of(domain)), expected, "{domain}");
         }
     }

@@ -4,7 +4,9 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use rbuild_image::{Descriptor, Digest, HistoryEntry, ImageConfig, Manifest, MediaType, MediaTypeExt, Platform};
+use rbuild_image::{
+    Descriptor, Digest, HistoryEntry, ImageConfig, Manifest, MediaType, MediaTypeExt, Platform,
+};
 use tar::{EntryType, Header};
 
 /// One entry of a layer.
@@ -28,7 +30,15 @@ pub struct TarEntry {
 
 impl TarEntry {
     fn new(path: &str, kind: EntryType, mode: u32) -> TarEntry {
-        TarEntry { path: path.to_owned(), kind, mode, uid: 0, gid: 0, link: String::new(), content: Vec::new() }
+        TarEntry {
+            path: path.to_owned(),
+            kind,
+            mode,
+            uid: 0,
+            gid: 0,
+            link: String::new(),
+            content: Vec::new(),
+        }
     }
 
     /// A regular file of root's, mode 0644.
@@ -122,7 +132,9 @@ impl TinyImage {
         gzip.write_all(tar).expect("gzip in memory");
         self.layers.push(gzip.finish().expect("gzip in memory"));
         self.config.rootfs.diff_ids.push(Digest::sha256_of(tar).into());
-        self.config.history.push(HistoryEntry { created_by: "COPY files".to_owned(), ..HistoryEntry::default() });
+        self.config
+            .history
+            .push(HistoryEntry { created_by: "COPY files".to_owned(), ..HistoryEntry::default() });
         self
     }
 
@@ -130,7 +142,8 @@ impl TinyImage {
     #[must_use]
     pub fn platform(mut self, text: &str) -> TinyImage {
         let platform = Platform::parse(text).expect("a platform");
-        (self.config.os, self.config.architecture, self.config.variant) = (platform.os, platform.architecture, platform.variant);
+        (self.config.os, self.config.architecture, self.config.variant) =
+            (platform.os, platform.architecture, platform.variant);
         self
     }
 

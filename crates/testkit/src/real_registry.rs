@@ -18,7 +18,10 @@ impl RealRegistry {
     pub fn start() -> Result<RealRegistry, String> {
         let storage = tempfile::tempdir().map_err(|error| format!("no temporary directory: {error}"))?;
         // The port is free when we look; the registry takes it a moment later.
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).map_err(|error| error.to_string())?.port();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .map_err(|error| error.to_string())?
+            .port();
         let address = format!("127.0.0.1:{port}");
         let data = storage.path().join("data");
         let config = format!(
@@ -29,7 +32,9 @@ impl RealRegistry {
         fs::write(&file, config).map_err(|error| format!("no configuration file: {error}"))?;
         let mut command = Command::new("docker-registry");
         command.arg("serve").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().map_err(|error| format!("docker-registry (Debian package docker-registry) can't be run: {error}"))?;
+        let child = command.spawn().map_err(|error| {
+            format!("docker-registry (Debian package docker-registry) can't be run: {error}")
+        })?;
         let registry = RealRegistry { child, address, _storage: storage };
         registry.wait()?;
         Ok(registry)

@@ -9,7 +9,10 @@ use tar::{EntryType, Header};
 
 use super::OCI_LAYOUT;
 use super::writer::{ImageWriter, NamedManifest, blob_path, index_json};
-use crate::{Descriptor, Digest, Document, ImageError, MAX_DOCUMENT, Manifest, MediaTypeExt, Result, VerifyingReader, canonical_json};
+use crate::{
+    Descriptor, Digest, Document, ImageError, MAX_DOCUMENT, Manifest, MediaTypeExt, Result, VerifyingReader,
+    canonical_json,
+};
 
 /// A tar whose entries have fixed modes, owner 0 and time 0.
 struct TarStream<W: Write> {
@@ -46,7 +49,14 @@ impl<W: Write> TarStream<W> {
         self.entry(&name, EntryType::Regular, 0o644, descriptor.size, &mut checked)
     }
 
-    fn entry(&mut self, name: &str, kind: EntryType, mode: u32, size: u64, content: &mut dyn Read) -> Result<()> {
+    fn entry(
+        &mut self,
+        name: &str,
+        kind: EntryType,
+        mode: u32,
+        size: u64,
+        content: &mut dyn Read,
+    ) -> Result<()> {
         let failed = |source| ImageError::Io { action: "write", path: PathBuf::from(name), source };
         let mut header = Header::new_ustar();
         header.set_path(name).map_err(failed)?;
@@ -61,7 +71,11 @@ impl<W: Write> TarStream<W> {
     }
 
     fn end(&mut self) -> Result<()> {
-        let failed = |source| ImageError::Io { action: "write", path: PathBuf::from("the end of the archive"), source };
+        let failed = |source| ImageError::Io {
+            action: "write",
+            path: PathBuf::from("the end of the archive"),
+            source,
+        };
         self.tar.finish().map_err(failed)?;
         self.tar.get_mut().flush().map_err(failed)
     }
@@ -132,7 +146,8 @@ impl<W: Write> ImageWriter for DockerArchiveWriter<W> {
             return self.stream.blob(descriptor, content);
         }
         let mut bytes = Vec::new();
-        let unreadable = |source| ImageError::Io { action: "read", path: blob_path(descriptor).into(), source };
+        let unreadable =
+            |source| ImageError::Io { action: "read", path: blob_path(descriptor).into(), source };
         content.take(MAX_DOCUMENT).read_to_end(&mut bytes).map_err(unreadable)?;
         self.stream.blob(descriptor, &mut &bytes[..])?;
         if let Document::Manifest(manifest) = Document::parse(&descriptor.media_type, &bytes)? {
@@ -145,10 +160,14 @@ impl<W: Write> ImageWriter for DockerArchiveWriter<W> {
         let mut entries = Vec::new();
         for named in manifests {
             let Some(manifest) = self.manifests.get(&named.descriptor.digest) else {
-                let reason = format!("{} is no manifest of one image; docker load takes no others", named.descriptor.digest);
+                let reason = format!(
+                    "{} is no manifest of one image; docker load takes no others",
+                    named.descriptor.digest
+                );
                 return Err(ImageError::Invalid { document: "docker archive", reason });
             };
-            let names: Vec<String> = named.names.iter().filter(|name| name.tag().is_some()).map(|name| name.familiar()).collect();
+            let names: Vec<String> =
+                named.names.iter().filter(|name| name.tag().is_some()).map(|name| name.familiar()).collect();
             entries.push(DockerEntry {
                 config: blob_path(&manifest.config),
                 layers: manifest.layers.iter().map(blob_path).collect(),

@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use super::reader::{Files, clean};
 use crate::{
-    ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Algorithm, Descriptor, Digest, Digester, ImageConfig, Index, MAX_DOCUMENT, Manifest,
-    MediaType, MediaTypeExt, Reference, Result, parse_json,
+    ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Algorithm, Descriptor, Digest, Digester, ImageConfig, Index,
+    MAX_DOCUMENT, Manifest, MediaType, MediaTypeExt, Reference, Result, parse_json,
 };
 
 /// What an archive turns out to hold.
@@ -41,7 +41,8 @@ pub(super) fn read(files: &Files) -> Result<Found> {
 
 impl Found {
     fn add(&mut self, files: &Files, entry: &Entry) -> Result<()> {
-        let config_name = clean(&entry.config).ok_or_else(|| files.unusable("a config's name leaves the archive"))?;
+        let config_name =
+            clean(&entry.config).ok_or_else(|| files.unusable("a config's name leaves the archive"))?;
         let config_bytes = files.read(&config_name, MAX_DOCUMENT)?;
         let config = ImageConfig::parse(&config_bytes)?;
         if config.rootfs.diff_ids.len() != entry.layers.len() {

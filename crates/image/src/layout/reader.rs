@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use super::docker;
 use crate::{
-    ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Descriptor, Digest, ImageConfig, ImageError, Index, MAX_DOCUMENT, Manifest, Reference,
-    Result, VerifyingReader,
+    ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Descriptor, Digest, ImageConfig, ImageError, Index,
+    MAX_DOCUMENT, Manifest, Reference, Result, VerifyingReader,
 };
 
 /// Entries that an archive may have; real ones have a few for each layer.
@@ -37,7 +37,12 @@ impl LayoutReader {
         }
         if files.has("manifest.json") {
             let found = docker::read(&files)?;
-            return Ok(LayoutReader { files, index: found.index, elsewhere: found.elsewhere, made: found.made });
+            return Ok(LayoutReader {
+                files,
+                index: found.index,
+                elsewhere: found.elsewhere,
+                made: found.made,
+            });
         }
         Err(files.unusable("it has neither index.json (OCI) nor manifest.json (docker save)"))
     }
@@ -56,7 +61,8 @@ impl LayoutReader {
         let wanted_name = Reference::parse(selector).ok().map(|name| name.to_string());
         let fits = |entry: &&Descriptor| {
             let annotation = |key| entry.annotations.get(key).map(String::as_str);
-            let is_name = |found: &str| Reference::parse(found).ok().map(|name| name.to_string()) == wanted_name;
+            let is_name =
+                |found: &str| Reference::parse(found).ok().map(|name| name.to_string()) == wanted_name;
             entry.digest.as_str() == selector
                 || annotation(ANNOTATION_REF_NAME) == Some(selector)
                 || annotation(ANNOTATION_IMAGE_NAME).is_some_and(is_name)
@@ -73,7 +79,9 @@ impl LayoutReader {
         let first = entries.first().ok_or_else(|| self.files.unusable("it holds no image"))?;
         if entries.iter().any(|entry| entry.digest != first.digest) {
             let names: Vec<&str> = entries.iter().filter_map(name_of).collect();
-            return Err(self.files.unusable(&format!("it holds several images, name one of {}", names.join(", "))));
+            return Err(self
+                .files
+                .unusable(&format!("it holds several images, name one of {}", names.join(", "))));
         }
         Ok(first)
     }
@@ -95,7 +103,10 @@ impl LayoutReader {
     /// Reads a small document whole, checked against its descriptor.
     pub fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
         if descriptor.size > MAX_DOCUMENT {
-            return Err(self.files.unusable(&format!("the document {} is larger than {MAX_DOCUMENT} bytes", descriptor.digest)));
+            return Err(self.files.unusable(&format!(
+                "the document {} is larger than {MAX_DOCUMENT} bytes",
+                descriptor.digest
+            )));
         }
         let mut bytes = Vec::new();
         let mut content = self.blob(&descriptor.digest)?.take(descriptor.size + 1);
@@ -122,7 +133,8 @@ impl LayoutReader {
 }
 
 fn name_of(entry: &Descriptor) -> Option<&str> {
-    let name = entry.annotations.get(ANNOTATION_IMAGE_NAME).or_else(|| entry.annotations.get(ANNOTATION_REF_NAME));
+    let name =
+        entry.annotations.get(ANNOTATION_IMAGE_NAME).or_else(|| entry.annotations.get(ANNOTATION_REF_NAME));
     name.map(String::as_str)
 }
 
@@ -141,7 +153,10 @@ enum FilesKind {
 
 #[derive(Clone, Debug)]
 enum Member {
-    File { offset: u64, size: u64 },
+    File {
+        offset: u64,
+        size: u64,
+    },
     /// A symbolic or hard link, its target as a name in the archive.
     Link(String),
 }
@@ -154,11 +169,18 @@ impl Files {
         }
         let file = File::open(path).map_err(failed)?;
         let mut magic = [0; 4];
-        if file.read_at(&mut magic, 0).map_err(failed)? == 4 && (magic[..2] == [0x1f, 0x8b] || magic == [0x28, 0xb5, 0x2f, 0xfd]) {
-            let reason = "it is compressed; decompress it first (blobs inside are compressed already)".to_owned();
+        if file.read_at(&mut magic, 0).map_err(failed)? == 4
+            && (magic[..2] == [0x1f, 0x8b] || magic == [0x28, 0xb5, 0x2f, 0xfd])
+        {
+            let reason =
+                "it is compressed; decompress it first (blobs inside are compressed already)".to_owned();
             return Err(ImageError::Layout { path: path.to_owned(), reason });
         }
-        let entries = members(&file).map_err(|source| ImageError::Io { action: "read the archive", path: path.to_owned(), source })?;
+        let entries = members(&file).map_err(|source| ImageError::Io {
+            action: "read the archive",
+            path: path.to_owned(),
+            source,
+        })?;
         Ok(Files { path: path.to_owned(), kind: FilesKind::Archive { file: Arc::new(file), entries } })
     }
 
@@ -231,7 +253,10 @@ fn members(file: &File) -> io::Result<BTreeMap<String, Member>> {
             found.insert(name, member);
         }
         if found.len() > MAX_ENTRIES {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("more than {MAX_ENTRIES} entries")));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("more than {MAX_ENTRIES} entries"),
+            ));
         }
     }
     Ok(found)

@@ -5,7 +5,10 @@ use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::OCI_LAYOUT;
-use crate::{ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Descriptor, ImageError, Index, MediaType, Reference, Result, VerifyingReader};
+use crate::{
+    ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Descriptor, ImageError, Index, MediaType, Reference, Result,
+    VerifyingReader,
+};
 
 /// A manifest or index to be found in the layout's `index.json`.
 #[derive(Clone, Debug)]
@@ -30,7 +33,6 @@ pub struct BlobSource<'source> {
     /// What it is.
     pub descriptor: Descriptor,
     /// Opens its content.
-    #[expect(clippy::type_complexity, reason = "a name would say no more")]
     pub open: Box<dyn Fn() -> io::Result<Box<dyn Read + Send>> + 'source>,
 }
 
@@ -41,10 +43,15 @@ impl std::fmt::Debug for BlobSource<'_> {
 }
 
 /// Adds all blobs in the order of their digests and finishes: the same image gives the same bytes.
-pub fn write_sorted(writer: &mut dyn ImageWriter, blobs: &mut [BlobSource<'_>], manifests: &[NamedManifest]) -> Result<()> {
+pub fn write_sorted(
+    writer: &mut dyn ImageWriter,
+    blobs: &mut [BlobSource<'_>],
+    manifests: &[NamedManifest],
+) -> Result<()> {
     blobs.sort_by(|one, other| one.descriptor.digest.cmp(&other.descriptor.digest));
     for blob in blobs.iter() {
-        let unreadable = |source| ImageError::Io { action: "open", path: blob_path(&blob.descriptor).into(), source };
+        let unreadable =
+            |source| ImageError::Io { action: "open", path: blob_path(&blob.descriptor).into(), source };
         let mut content = (blob.open)().map_err(unreadable)?;
         writer.add_blob(&blob.descriptor, &mut content)?;
     }
@@ -87,7 +94,11 @@ impl LayoutWriter {
     pub fn create(root: &Path) -> Result<LayoutWriter> {
         let writer = LayoutWriter { root: root.to_owned() };
         let blobs = root.join("blobs/sha256");
-        fs::create_dir_all(&blobs).map_err(|source| ImageError::Io { action: "create", path: blobs, source })?;
+        fs::create_dir_all(&blobs).map_err(|source| ImageError::Io {
+            action: "create",
+            path: blobs,
+            source,
+        })?;
         writer.write_file("oci-layout", OCI_LAYOUT)?;
         Ok(writer)
     }
@@ -105,7 +116,8 @@ impl LayoutWriter {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(source) => return Err(ImageError::Io { action: "read", path, source }),
         };
-        let names: Vec<String> = new.iter().flat_map(|manifest| &manifest.names).map(Reference::to_string).collect();
+        let names: Vec<String> =
+            new.iter().flat_map(|manifest| &manifest.names).map(Reference::to_string).collect();
         let replaced = |entry: &Descriptor| {
             let same = new.iter().any(|manifest| manifest.descriptor.digest == entry.digest);
             let name = entry.annotations.get(ANNOTATION_IMAGE_NAME);
@@ -127,7 +139,11 @@ impl ImageWriter for LayoutWriter {
 
     fn finish(&mut self, manifests: &[NamedManifest]) -> Result<()> {
         let mut all: Vec<NamedManifest> = Vec::new();
-        all.extend(self.kept_entries(manifests)?.into_iter().map(|descriptor| NamedManifest { descriptor, names: Vec::new() }));
+        all.extend(
+            self.kept_entries(manifests)?
+                .into_iter()
+                .map(|descriptor| NamedManifest { descriptor, names: Vec::new() }),
+        );
         all.extend_from_slice(manifests);
         self.write_file("index.json", &index_json(&all))
     }

@@ -60,7 +60,8 @@ impl Document {
     pub(super) fn parse(text: &str) -> Result<Document, String> {
         let document: Document = toml::from_str(text).map_err(|error| describe(text, &error))?;
         if document.registries.is_some() {
-            return Err("it is written in version 1 of the format; write `[[registry]]` tables (version 2)".to_owned());
+            return Err("it is written in version 1 of the format; write `[[registry]]` tables (version 2)"
+                .to_owned());
         }
         Ok(document)
     }
@@ -104,7 +105,11 @@ impl MirrorTable {
             return Err("a [[registry.mirror]] has an empty `location`".to_owned());
         }
         check_place(&self.location)?;
-        Ok(Mirror { location: trimmed(&self.location), insecure: self.insecure, pull_from: self.pull_from_mirror })
+        Ok(Mirror {
+            location: trimmed(&self.location),
+            insecure: self.insecure,
+            pull_from: self.pull_from_mirror,
+        })
     }
 }
 
@@ -122,6 +127,13 @@ fn check_place(place: &str) -> Result<(), String> {
 fn check_prefix(prefix: &str) -> Result<(), String> {
     check_place(prefix)?;
     let Some(star) = prefix.find('*') else { return Ok(()) };
-    let right = star == 0 && prefix.starts_with("*.") && prefix.len() > 2 && !prefix[1..].contains(['*', '/', ':', '@']);
-    if right { Ok(()) } else { Err(format!("`{prefix}`: a wildcard stands for subdomains only, `*.example.com`")) }
+    let right = star == 0
+        && prefix.starts_with("*.")
+        && prefix.len() > 2
+        && !prefix[1..].contains(['*', '/', ':', '@']);
+    if right {
+        Ok(())
+    } else {
+        Err(format!("`{prefix}`: a wildcard stands for subdomains only, `*.example.com`"))
+    }
 }

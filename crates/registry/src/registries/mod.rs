@@ -153,7 +153,8 @@ impl Registry {
     fn matches(&self, name: &str, full: &str, domain: &str) -> Option<usize> {
         if let Some(suffix) = self.prefix.strip_prefix('*') {
             let host = crate::url::host_of(domain);
-            return (host.len() > suffix.len() && host.ends_with(suffix) || domain.ends_with(suffix)).then_some(domain.len());
+            return (host.len() > suffix.len() && host.ends_with(suffix) || domain.ends_with(suffix))
+                .then_some(domain.len());
         }
         let rest = full.strip_prefix(&self.prefix)?;
         let whole = rest.is_empty() || rest.starts_with(['/', ':', '@']);
@@ -262,7 +263,14 @@ location = "m.example"
         let pinned = format!("node@{DIGEST}");
         let only = format!("only.example/a@{DIGEST}");
         for (text, expected) in [
-            ("node:18", vec!["127.0.0.1:5000/library/node:18 insecure".to_owned(), "tags.example/library/node:18".into(), "docker.io/library/node:18".into()]),
+            (
+                "node:18",
+                vec![
+                    "127.0.0.1:5000/library/node:18 insecure".to_owned(),
+                    "tags.example/library/node:18".into(),
+                    "docker.io/library/node:18".into(),
+                ],
+            ),
             (
                 &pinned,
                 vec![
@@ -273,9 +281,27 @@ location = "m.example"
             ),
             ("quay.io/team/app:1", vec!["internal.example/quay-team/app:1 insecure".into()]),
             ("quay.io/teams/app:1", vec!["quay.io/teams/app:1".into()]),
-            ("quay.io/team/secret:1", vec!["could not use `quay.io/team/secret:1`: registries.conf blocks `quay.io/team/secret`".into()]),
-            ("a.b.corp.example/x", vec!["could not use `a.b.corp.example/x:latest`: registries.conf blocks `*.corp.example`".into()]),
-            ("a.corp.example:5000/x", vec!["could not use `a.corp.example:5000/x:latest`: registries.conf blocks `*.corp.example`".into()]),
+            (
+                "quay.io/team/secret:1",
+                vec![
+                    "could not use `quay.io/team/secret:1`: registries.conf blocks `quay.io/team/secret`"
+                        .into(),
+                ],
+            ),
+            (
+                "a.b.corp.example/x",
+                vec![
+                    "could not use `a.b.corp.example/x:latest`: registries.conf blocks `*.corp.example`"
+                        .into(),
+                ],
+            ),
+            (
+                "a.corp.example:5000/x",
+                vec![
+                    "could not use `a.corp.example:5000/x:latest`: registries.conf blocks `*.corp.example`"
+                        .into(),
+                ],
+            ),
             ("corp.example/x", vec!["corp.example/x:latest".into()]),
             ("only.example/a", vec!["only.example/a:latest".into()]),
             (&only, vec![format!("m.example/a@{DIGEST}"), only.clone()]),
@@ -303,7 +329,8 @@ location = "m.example"
         fs::create_dir(&drop_in).unwrap();
         let main = folder.path().join("registries.conf");
         fs::write(&main, "[[registry]]\nlocation=\"r.io\"\nblocked=true\n").unwrap();
-        fs::write(drop_in.join("20.conf"), "[[registry]]\nprefix=\"r.io\"\nlocation=\"second.io\"\n").unwrap();
+        fs::write(drop_in.join("20.conf"), "[[registry]]\nprefix=\"r.io\"\nlocation=\"second.io\"\n")
+            .unwrap();
         fs::write(drop_in.join("10.conf"), "[[registry]]\nprefix=\"r.io\"\nlocation=\"first.io\"\n").unwrap();
         fs::write(drop_in.join("99.txt"), "not toml at all [").unwrap();
         let conf = RegistriesConf::load(&[main, drop_in, folder.path().join("absent")]).unwrap();
@@ -317,11 +344,17 @@ location = "m.example"
             ("[[registry]]\nblocked = true\n", "neither `prefix` nor `location`"),
             ("[[registry]]\nlocation = \"https://r.io\"\n", "without a scheme"),
             ("[[registry]]\nprefix = \"*.r.io/x\"\n", "wildcard"),
-            ("[[registry]]\nlocation = \"r.io\"\n[[registry.mirror]]\nlocation = \"m\"\npull-from-mirror = \"x\"\n", "pull-from-mirror"),
+            (
+                "[[registry]]\nlocation = \"r.io\"\n[[registry.mirror]]\nlocation = \"m\"\npull-from-mirror = \"x\"\n",
+                "line 5: unknown variant `x`, expected one of `all`",
+            ),
             ("[[registry]\n", "line 1"),
             ("unqualified-search-registries = \"docker.io\"\n", "line 1"),
         ] {
-            let error = RegistriesConf::default().add(Path::new("/etc/c/registries.conf"), text).unwrap_err().to_string();
+            let error = RegistriesConf::default()
+                .add(Path::new("/etc/c/registries.conf"), text)
+                .unwrap_err()
+                .to_string();
             assert!(error.starts_with("could not use `/etc/c/registries.conf`: "), "{error}");
             assert!(error.contains(reason), "{text}: {error}");
         }

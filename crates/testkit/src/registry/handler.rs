@@ -22,7 +22,9 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Response {
     if request.path() == "/token" {
         return login::token(&mut state, request);
     }
-    let Some(route) = route(request.path()) else { return Response::error(404, "NAME_UNKNOWN", "no such place") };
+    let Some(route) = route(request.path()) else {
+        return Response::error(404, "NAME_UNKNOWN", "no such place");
+    };
     let scopes = scopes(&route, request);
     if let Some(refusal) = login::check(shared, &state, request, &scopes) {
         return refusal;
@@ -83,7 +85,8 @@ fn get_manifest(state: &State, repository: &str, name: &str) -> Response {
         return Response::error(404, "MANIFEST_UNKNOWN", "manifest unknown");
     };
     let digest = Digest::sha256_of(&**bytes);
-    let response = Response::new(200).with("Content-Type", media_type).with("Docker-Content-Digest", digest.as_str());
+    let response =
+        Response::new(200).with("Content-Type", media_type).with("Docker-Content-Digest", digest.as_str());
     Response { body: Arc::clone(bytes), ..response }
 }
 
@@ -97,17 +100,26 @@ fn put_manifest(state: &mut State, request: &Request, repository: &str, name: &s
     for name in [name, digest.as_str()] {
         state.manifests.insert((repository.to_owned(), name.to_owned()), stored.clone());
     }
-    Response::new(201).with("Docker-Content-Digest", digest.as_str()).with("Location", &format!("/v2/{repository}/manifests/{digest}"))
+    Response::new(201)
+        .with("Docker-Content-Digest", digest.as_str())
+        .with("Location", &format!("/v2/{repository}/manifests/{digest}"))
 }
 
 fn get_blob(state: &State, request: &Request, repository: &str, digest: &str) -> Response {
-    let held = digest.parse::<Digest>().ok().filter(|digest| state.holdings.contains(&(repository.to_owned(), digest.clone())));
+    let held = digest
+        .parse::<Digest>()
+        .ok()
+        .filter(|digest| state.holdings.contains(&(repository.to_owned(), digest.clone())));
     let Some(bytes) = held.and_then(|digest| state.blobs.get(&digest)) else {
         return Response::error(404, "BLOB_UNKNOWN", "blob unknown to registry");
     };
-    let response = Response::new(200).with("Docker-Content-Digest", digest).with("Content-Type", "application/octet-stream");
+    let response = Response::new(200)
+        .with("Docker-Content-Digest", digest)
+        .with("Content-Type", "application/octet-stream");
     let response = Response { body: Arc::clone(bytes), ..response };
-    let range = request.header("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
+    let range = request
+        .header("range")
+        .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
     match range {
         None => response,
         Some(start) if start >= bytes.len() => Response::error(416, "RANGE_INVALID", "no such range"),
@@ -130,11 +142,15 @@ fn start_upload(state: &mut State, request: &Request, repository: &str) -> Respo
     state.next_number += 1;
     let number = state.next_number;
     state.uploads.insert(number, Vec::new());
-    Response::new(202).with("Location", &format!("/v2/{repository}/blobs/uploads/{number}?_state=a%3Db")).with("Range", "0-0")
+    Response::new(202)
+        .with("Location", &format!("/v2/{repository}/blobs/uploads/{number}?_state=a%3Db"))
+        .with("Range", "0-0")
 }
 
 fn append(state: &mut State, request: &Request, repository: &str, number: u64) -> Response {
-    let Some(upload) = state.uploads.get_mut(&number) else { return Response::error(404, "BLOB_UPLOAD_UNKNOWN", "no such upload") };
+    let Some(upload) = state.uploads.get_mut(&number) else {
+        return Response::error(404, "BLOB_UPLOAD_UNKNOWN", "no such upload");
+    };
     upload.extend_from_slice(&request.body);
     let end = upload.len().saturating_sub(1);
     let location = format!("/v2/{repository}/blobs/uploads/{number}?_state=a%3Db");
@@ -145,7 +161,9 @@ fn end_upload(state: &mut State, request: &Request, repository: &str, number: u6
     if query(request, "_state").as_deref() != Some("a=b") {
         return Response::error(400, "BLOB_UPLOAD_INVALID", "the state is missing");
     }
-    let Some(mut bytes) = state.uploads.remove(&number) else { return Response::error(404, "BLOB_UPLOAD_UNKNOWN", "no such upload") };
+    let Some(mut bytes) = state.uploads.remove(&number) else {
+        return Response::error(404, "BLOB_UPLOAD_UNKNOWN", "no such upload");
+    };
     bytes.extend_from_slice(&request.body);
     let digest = Digest::sha256_of(&bytes);
     if query(request, "digest").as_deref() != Some(digest.as_str()) {
@@ -153,5 +171,7 @@ fn end_upload(state: &mut State, request: &Request, repository: &str, number: u6
     }
     state.holdings.insert((repository.to_owned(), digest.clone()));
     state.blobs.insert(digest.clone(), Arc::new(bytes));
-    Response::new(201).with("Docker-Content-Digest", digest.as_str()).with("Location", &format!("/v2/{repository}/blobs/{digest}"))
+    Response::new(201)
+        .with("Docker-Content-Digest", digest.as_str())
+        .with("Location", &format!("/v2/{repository}/blobs/{digest}"))
 }

@@ -96,7 +96,9 @@ pub(super) fn serve(shared: &Shared, stream: &TcpStream) {
 fn read_request(reader: &mut BufReader<&TcpStream>) -> io::Result<Option<Request>> {
     let first = read_line(reader)?;
     let mut words = first.split(' ');
-    let (Some(method), Some(target), Some("HTTP/1.1")) = (words.next(), words.next(), words.next()) else { return Ok(None) };
+    let (Some(method), Some(target), Some("HTTP/1.1")) = (words.next(), words.next(), words.next()) else {
+        return Ok(None);
+    };
     let (method, target) = (method.to_owned(), target.to_owned());
     let mut headers = Vec::new();
     loop {
@@ -121,7 +123,8 @@ fn read_chunks(reader: &mut BufReader<&TcpStream>) -> io::Result<Vec<u8>> {
     let mut body = Vec::new();
     loop {
         let line = read_line(reader)?;
-        let size = u64::from_str_radix(line.trim(), 16).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let size = u64::from_str_radix(line.trim(), 16)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         reader.take(size).read_to_end(&mut body)?;
         read_line(reader)?;
         if size == 0 {
@@ -169,7 +172,9 @@ fn answer(shared: &Shared, stream: &TcpStream, request: Request) -> io::Result<b
 
 fn take_fault(shared: &Shared, request: &Request) -> Option<Effect> {
     let mut state = shared.state();
-    let fits = |fault: &&mut super::Fault| fault.times > 0 && fault.method == request.method && request.target.contains(&fault.text);
+    let fits = |fault: &&mut super::Fault| {
+        fault.times > 0 && fault.method == request.method && request.target.contains(&fault.text)
+    };
     let fault = state.faults.iter_mut().find(fits)?;
     fault.times -= 1;
     Some(fault.effect.clone())
@@ -191,14 +196,21 @@ fn disturb(mut response: Response, effect: Option<&Effect>) -> Response {
             response.body = Arc::new(bytes);
         }
         Some(Effect::LyingRange) => response = response.with("Content-Range", "bytes 1-2/3"),
-        Some(Effect::Without(name)) => response.headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name)),
+        Some(Effect::Without(name)) => {
+            response.headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name))
+        }
         Some(Effect::With(name, value)) => response = response.with(name, value),
         _ => {}
     }
     response
 }
 
-fn send(mut stream: &TcpStream, response: Response, effect: Option<&Effect>, is_head: bool) -> io::Result<bool> {
+fn send(
+    mut stream: &TcpStream,
+    response: Response,
+    effect: Option<&Effect>,
+    is_head: bool,
+) -> io::Result<bool> {
     let body = &response.body[response.start.min(response.body.len())..];
     let mut head = format!("HTTP/1.1 {} Scripted\r\nContent-Length: {}\r\n", response.status, body.len());
     for (name, value) in &response.headers {

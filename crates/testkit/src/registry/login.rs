@@ -30,7 +30,12 @@ fn basic(user: &str, password: &str) -> String {
 }
 
 /// None if the request may go on; else the 401.
-pub(super) fn check(shared: &Shared, state: &State, request: &Request, scopes: &[String]) -> Option<Response> {
+pub(super) fn check(
+    shared: &Shared,
+    state: &State,
+    request: &Request,
+    scopes: &[String],
+) -> Option<Response> {
     let given = request.header("authorization").unwrap_or_default();
     let challenge = match &state.login {
         Login::Open => return None,
@@ -43,7 +48,10 @@ pub(super) fn check(shared: &Shared, state: &State, request: &Request, scopes: &
                 return None;
             }
             let scope = scopes.join(" ");
-            format!("Bearer realm=\"http://{}/token\",service=\"test-registry\",scope=\"{scope}\"", shared.address)
+            format!(
+                "Bearer realm=\"http://{}/token\",service=\"test-registry\",scope=\"{scope}\"",
+                shared.address
+            )
         }
     };
     Some(Response::error(401, "UNAUTHORIZED", "authentication required").with("WWW-Authenticate", &challenge))
@@ -53,7 +61,8 @@ pub(super) fn check(shared: &Shared, state: &State, request: &Request, scopes: &
 fn covers(allowed: &[String], scope: &str) -> bool {
     let Some((name, actions)) = scope.rsplit_once(':') else { return false };
     allowed.iter().filter_map(|known| known.rsplit_once(':')).any(|(known, known_actions)| {
-        known == name && actions.split(',').all(|action| known_actions.split(',').any(|known| known == action))
+        known == name
+            && actions.split(',').all(|action| known_actions.split(',').any(|known| known == action))
     })
 }
 
@@ -66,11 +75,14 @@ pub(super) fn token(state: &mut State, request: &Request) -> Response {
     let (fields, granted) = match request.method.as_str() {
         "POST" => {
             let fields = parameters(&form);
-            let right = refresh.is_some_and(|refresh| fields.contains(&("refresh_token".to_owned(), refresh)));
+            let right =
+                refresh.is_some_and(|refresh| fields.contains(&("refresh_token".to_owned(), refresh)));
             (fields, right)
         }
         _ => {
-            let right = user.is_none_or(|(user, password)| request.header("authorization") == Some(&basic(&user, &password)));
+            let right = user.is_none_or(|(user, password)| {
+                request.header("authorization") == Some(&basic(&user, &password))
+            });
             (parameters(request.query()), right)
         }
     };

@@ -36,13 +36,17 @@ pub(crate) struct Shared {
     state: Mutex<State>,
 }
 
+/// Media type and bytes.
+type StoredManifest = (String, Arc<Vec<u8>>);
+
 /// What the registry holds and how it behaves.
 #[derive(Debug, Default)]
 pub(crate) struct State {
     blobs: BTreeMap<Digest, Arc<Vec<u8>>>,
     /// Which repository has which blob.
     holdings: BTreeSet<(String, Digest)>,
-    manifests: BTreeMap<(String, String), (String, Arc<Vec<u8>>)>,
+    /// By repository and tag or digest.
+    manifests: BTreeMap<(String, String), StoredManifest>,
     uploads: BTreeMap<u64, Vec<u8>>,
     next_number: u64,
     faults: Vec<Fault>,
@@ -146,7 +150,11 @@ impl TestRegistry {
 
     /// A manifest's bytes by tag or digest.
     pub fn manifest(&self, repository: &str, name: &str) -> Option<Arc<Vec<u8>>> {
-        self.shared.state().manifests.get(&(repository.to_owned(), name.to_owned())).map(|(_, bytes)| Arc::clone(bytes))
+        self.shared
+            .state()
+            .manifests
+            .get(&(repository.to_owned(), name.to_owned()))
+            .map(|(_, bytes)| Arc::clone(bytes))
     }
 
     /// Adds a fault; the first that fits a request is used.
@@ -176,7 +184,12 @@ impl TestRegistry {
 
     /// How many requests of `method` had `text` in their path.
     pub fn count(&self, method: &str, text: &str) -> usize {
-        self.shared.state().log.iter().filter(|entry| entry.method == method && entry.target.contains(text)).count()
+        self.shared
+            .state()
+            .log
+            .iter()
+            .filter(|entry| entry.method == method && entry.target.contains(text))
+            .count()
     }
 }
 
