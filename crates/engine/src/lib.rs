@@ -1,1 +1,119 @@
-//! Drives a plan to an image: cache look-up, stages side by side, outputs.
+//! Drives a Dockerfile to an image: parse, plan, stages side by side, the final stage alone assembled and written out.
+//!
+//! [`build`] is the whole in one screen. A stage is a fold over its instructions: each step is a cache hit that is
+//! reused, or is run over an overlay of its parents and kept as a snapshot.
+
+mod assemble;
+mod build;
+mod digest;
+mod error;
+mod event;
+mod files;
+mod image;
+mod images;
+mod output;
+mod remote;
+mod request;
+mod schedule;
+mod state;
+mod steps;
+
+mod users;
+
+use rbuild_dockerfile::{BuildPlatform, Dockerfile, GraphArguments, ParseOptions, Plan, StageGraph};
+use rbuild_executor::{Cancel, Place};
+use rbuild_image::{Digest, Platform};
+use rbuild_registry::Client;
+use rbuild_store::Store;
+
+pub use error::{BuildError, Failure, FailureKind, Result};
+pub use event::{Event, EventSink, Silent, StepNumber, Stream};
+pub use output::Written;
+pub use request::{
+    BuildRequest, CacheUse, CompressionChoice, Context, Destination, NamedContext, Network, Output,
+    RunOptions, SecretSource,
+};
+
+/// What a build works with.
+#[derive(Debug, Clone, Copy)]
+pub struct Tools<'a> {
+    pub store: &'a Store,
+    pub client: &'a Client,
+    pub place: &'a Place,
+    pub cancel: &'a Cancel,
+}
+
+/// What came of a build.
+#[derive(Debug, Clone)]
+pub struct BuiltImage {
+    /// The image ID: digest of the config.
+    pub id: Digest,
+    /// What was written where.
+    pub written: Vec<Written>,
+}
+
+/// Builds what the request asks for.
+///
+/// # Errors
+/// The first thing that went wrong, with its place in the Dockerfile. Nothing half-made stays.
+pub fn build(request: &BuildRequest, tools: Tools<'_>, events: &dyn EventSink) -> Result<BuiltImage> {
+    let options = ParseOptions { strict_docker: request.strict_docker };
+    let dockerfile = Dockerfile::parse_with(&request.dockerfile, options).map_err(BuildError::Dockerfile)?;
+    let (graph, plan) = plan(&dockerfile, request)?;
+    let steps = event::Steps::default();
+    let images = images::Images::new(
+        tools.client,
+        tools.store,
+        events,
+        &steps,
+        request.platform.clone(),
+        request.cache.pull,
+    );
+    let builder = build::Builder::new(
+        request,
+        &dockerfile,
+        &graph,
+        &plan,
+        tools.store,
+        images,
+        &steps,
+        tools.cancel,
+        tools.place,
+    );
+    let target = builder.run(&plan)?;
+    let image = assemble::assemble(&builder, target)?;
+    let written = output::write_all(&builder, &image)?;
+    tools.store.finish_build().map_err(|error| {
+        Failure::new(FailureKind::Environment, "could not make the build durable").caused_by(error)
+    })?;
+    Ok(BuiltImage { id: image.id(), written })
+}
+
+/// The stage graph of a Dockerfile, and what the target needs of it.
+///
+/// # Errors
+/// Faults of the Dockerfile: unknown or later stages, circles, an unknown target.
+pub fn plan(dockerfile: &Dockerfile, request: &BuildRequest) -> Result<(StageGraph, Plan)> {
+    let arguments = GraphArguments {
+        build_args: request.build_args.clone(),
+        contexts: request.named_contexts.keys().cloned().collect(),
+        target: request.target.clone(),
+        strict_docker: request.strict_docker,
+        ..GraphArguments::default()
+    };
+    let arguments = arguments
+        .with_platforms(&as_build_platform(&request.platform), &as_build_platform(&request.build_platform));
+    let graph = StageGraph::of(dockerfile, &arguments).map_err(BuildError::Dockerfile)?;
+    let plan =
+        graph.plan_for(request.target.as_deref()).map_err(|error| BuildError::Dockerfile(vec![error]))?;
+    Ok((graph, plan))
+}
+
+fn as_build_platform(platform: &Platform) -> BuildPlatform {
+    BuildPlatform {
+        os: platform.os.clone(),
+        architecture: platform.architecture.clone(),
+        variant: platform.variant.clone().unwrap_or_default(),
+        os_version: platform.os_version.clone().unwrap_or_default(),
+    }
+}

@@ -149,6 +149,11 @@ impl Root {
             .on("open the directory", self.name_of(path))
     }
 
+    /// A handle of a file or directory (`O_PATH`), to mount it or to compare it; links are followed.
+    pub fn open_path(&self, path: &RootfsPath) -> Result<OwnedFd, PathError> {
+        self.open_following(path, OFlags::PATH).on("open", self.name_of(path))
+    }
+
     /// The folder a path lies in, links on the way followed, and the name in it; for the root itself the root
     /// and `.`.
     pub fn parent_of(&self, path: &RootfsPath) -> Result<(OwnedFd, OsString), PathError> {

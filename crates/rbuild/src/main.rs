@@ -1,3 +1,83 @@
-//! A daemonless, rootless builder of container images.
+//! A daemonless, rootless builder of container images: the command line.
+//!
+//! Glue only: what was typed becomes a request ([`request`]), the engine builds it, [`ui`] shows its events, and what
+//! fails is printed once, here ([`diagnostics`]).
 
-fn main() {}
+mod args;
+mod build;
+mod csv;
+mod diagnostics;
+mod dockerfile;
+mod failure;
+mod output_spec;
+mod request;
+mod size;
+mod surroundings;
+mod ui;
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use rbuild_executor::Place;
+
+use crate::args::{Cli, Command};
+use crate::diagnostics::Style;
+use crate::failure::CliError;
+
+fn main() -> ExitCode {
+    // First of all, while there is one thread: from here on file work is done as root of a user namespace.
+    let entered = rbuild_executor::enter();
+    let cli = Cli::parse();
+    let style = Style { colour: colour(std::io::stderr().is_terminal()) };
+    let result = match entered {
+        // The place lives as long as the process: client and threads refer to it.
+        Ok(place) => run(cli, Box::leak(Box::new(place))),
+        Err(error) => {
+            let help = error.remedy();
+            let failure = CliError::environment("could not enter a user namespace".to_owned(), error);
+            Err(match help {
+                Some(help) => failure.help(help),
+                None => failure,
+            })
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(error, style),
+    }
+}
+
+fn run(cli: Cli, place: &'static Place) -> Result<(), CliError> {
+    let Cli { command, build, global } = cli;
+    match command {
+        None => build::run(&build, &global, place),
+        Some(Command::Build(build)) => build::run(&build, &global, place),
+        Some(Command::Dockerfile { command }) => dockerfile::run(&command),
+        Some(Command::Plan(plan)) => dockerfile::plan(&plan),
+        Some(_) => Err(CliError::usage("this command is not there yet")),
+    }
+}
+
+/// Prints an error and says which exit code goes with it.
+fn report(error: CliError, style: Style) -> ExitCode {
+    let (text, code) = match &error {
+        CliError::Build { error, source, name } => {
+            (diagnostics::render_error(error, source, name, style), diagnostics::exit_code(error))
+        }
+        CliError::Plain(_) => {
+            let CliError::Plain(failure) = error else { return ExitCode::from(70) };
+            let error = rbuild_engine::BuildError::Failed(failure);
+            (diagnostics::render_error(&error, "", "", style), diagnostics::exit_code(&error))
+        }
+        CliError::Quiet(code) => (String::new(), *code),
+    };
+    // Nobody is left to tell if standard error is gone.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+    ExitCode::from(code)
+}
+
+/// Colour where a terminal shows it and nobody objects.
+pub(crate) fn colour(terminal: bool) -> bool {
+    terminal && surroundings::variable("NO_COLOR").is_none() && surroundings::variable("TERM").as_deref() != Some("dumb")
+}

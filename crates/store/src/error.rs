@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use rbuild_fs::PathError;
-use rbuild_image::{DiffId, Digest};
+use rbuild_image::{ChainId, Digest};
 
 use crate::SnapshotId;
 
@@ -50,7 +50,7 @@ pub enum StoreError {
     NoSnapshot(SnapshotId),
     /// There is no such base layer under this id map.
     #[error("the store has no layer with the diff ID {0}")]
-    NoLayer(DiffId),
+    NoLayer(ChainId),
     /// There is no such blob.
     #[error("the store has no blob {0}")]
     NoBlob(Digest),

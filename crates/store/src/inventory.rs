@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rbuild_fs::{PathContext, PathError};
-use rbuild_image::{DiffId, Digest};
+use rbuild_image::{ChainId, Digest};
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::cache::CacheResult;
@@ -44,7 +44,7 @@ pub(crate) struct Tree<I> {
 pub(crate) struct Inventory {
     pub(crate) blobs: BTreeMap<Digest, (PathBuf, u64)>,
     pub(crate) snapshots: BTreeMap<SnapshotId, Tree<SnapshotInfo>>,
-    pub(crate) layers: BTreeMap<DiffId, Vec<Tree<LayerInfo>>>,
+    pub(crate) layers: BTreeMap<ChainId, Vec<Tree<LayerInfo>>>,
     pub(crate) cache: Vec<Entry<CacheRecord>>,
     pub(crate) memos: Vec<Entry<Memo<IgnoredAny>>>,
     pub(crate) tags: Vec<Entry<ImageRecord>>,
@@ -87,8 +87,8 @@ impl Inventory {
             }
         }
         for (id_map, name, dir) in trees(&layout.dir("layers"))? {
-            match diff_id(&name) {
-                Some(diff_id) => self.layers.entry(diff_id).or_default().push(tree(id_map, dir)?),
+            match chain_id(&name) {
+                Some(chain_id) => self.layers.entry(chain_id).or_default().push(tree(id_map, dir)?),
                 None => self.strange.push(dir),
             }
         }
@@ -126,8 +126,8 @@ impl Inventory {
         match resource {
             Resource::Blob(digest) => self.blobs.contains_key(digest),
             Resource::Snapshot(id) => self.snapshots.get(id).is_some_and(|tree| tree.info.is_some()),
-            Resource::Layer(diff_id) => {
-                self.layers.get(diff_id).is_some_and(|trees| trees.iter().any(|tree| tree.info.is_some()))
+            Resource::Layer(chain_id) => {
+                self.layers.get(chain_id).is_some_and(|trees| trees.iter().any(|tree| tree.info.is_some()))
             }
         }
     }
@@ -137,8 +137,8 @@ impl Inventory {
         match resource {
             Resource::Blob(digest) => Ok(self.blobs.get(digest).map_or(0, |(_, bytes)| *bytes)),
             Resource::Snapshot(id) => self.snapshots.get(id).map_or(Ok(0), |tree| disk(session, &tree.dir)),
-            Resource::Layer(diff_id) => {
-                self.layers.get(diff_id).into_iter().flatten().map(|tree| disk(session, &tree.dir)).sum()
+            Resource::Layer(chain_id) => {
+                self.layers.get(chain_id).into_iter().flatten().map(|tree| disk(session, &tree.dir)).sum()
             }
         }
     }
@@ -209,7 +209,7 @@ fn tree<I: DeserializeOwned>(id_map: String, dir: PathBuf) -> Result<Tree<I>> {
 }
 
 /// A layer's folder has the digits only; their number tells the algorithm.
-fn diff_id(hex: &str) -> Option<DiffId> {
+fn chain_id(hex: &str) -> Option<ChainId> {
     let algorithm = if hex.len() == 128 { "sha512" } else { "sha256" };
     format!("{algorithm}:{hex}").parse().ok()
 }

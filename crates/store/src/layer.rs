@@ -5,7 +5,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rbuild_fs::PathContext;
-use rbuild_image::DiffId;
+use rbuild_image::ChainId;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
@@ -29,8 +29,8 @@ pub struct LayerInfo {
 /// A base layer, held against collection until the store is closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {
-    /// Digest of its uncompressed tar.
-    pub diff_id: DiffId,
+    /// Chain ID: its own tar and those of the layers below.
+    pub chain_id: ChainId,
     /// What is said of it.
     pub info: LayerInfo,
     dir: PathBuf,
@@ -61,9 +61,9 @@ pub enum LayerSlot {
 
 impl Store {
     /// The base layer, if it is here under this id map; it is held from now on.
-    pub fn layer(&self, diff_id: &DiffId) -> Result<Option<Layer>> {
-        let dir = self.inner.layout.layer(diff_id);
-        let resource = Resource::Layer(diff_id.clone());
+    pub fn layer(&self, chain_id: &ChainId) -> Result<Option<Layer>> {
+        let dir = self.inner.layout.layer(chain_id);
+        let resource = Resource::Layer(chain_id.clone());
         let _gate = if self.inner.session.holds(&resource) { None } else { Some(self.gate(Hold::Shared)?) };
         let info = match record::read(&dir.join("info.json")) {
             Ok(Some(info)) => info,
@@ -71,17 +71,17 @@ impl Store {
             Err(error) => return Err(error),
         };
         self.inner.session.hold(&resource)?;
-        Ok(Some(Layer { diff_id: diff_id.clone(), info, dir }))
+        Ok(Some(Layer { chain_id: chain_id.clone(), info, dir }))
     }
 
     /// The base layer, or the right to make it. Waits while another process or thread is making the same one.
-    pub fn begin_layer(&self, diff_id: &DiffId) -> Result<LayerSlot> {
-        if let Some(layer) = self.layer(diff_id)? {
+    pub fn begin_layer(&self, chain_id: &ChainId) -> Result<LayerSlot> {
+        if let Some(layer) = self.layer(chain_id)? {
             return Ok(LayerSlot::Ready(layer));
         }
-        let lock_path = self.inner.layout.layer_lock(diff_id);
+        let lock_path = self.inner.layout.layer_lock(chain_id);
         let lock = lock::acquire_named(&lock_path)?;
-        if let Some(layer) = self.layer(diff_id)? {
+        if let Some(layer) = self.layer(chain_id)? {
             record::remove(&lock_path)?;
             return Ok(LayerSlot::Ready(layer));
         }
@@ -91,7 +91,7 @@ impl Store {
         }
         Ok(LayerSlot::New(NewLayer {
             store: self.clone(),
-            diff_id: diff_id.clone(),
+            chain_id: chain_id.clone(),
             dir,
             lock_path,
             _lock: lock,
@@ -104,7 +104,7 @@ impl Store {
 #[derive(Debug)]
 pub struct NewLayer {
     store: Store,
-    diff_id: DiffId,
+    chain_id: ChainId,
     dir: PathBuf,
     lock_path: PathBuf,
     _lock: File,
@@ -123,20 +123,20 @@ impl NewLayer {
         self.dir.join("sidecar")
     }
 
-    /// Publishes the layer. The caller has checked that what it applied has this diff ID.
+    /// Publishes the layer. The caller has checked that what it applied is this layer.
     pub fn commit(self, info: LayerInfo) -> Result<Layer> {
         let session = &self.store.inner.session;
         let info = LayerInfo { session: session.name.clone(), ..info };
         snapshot::write_info(&self.dir, &info)?;
-        let dir = self.store.inner.layout.layer(&self.diff_id);
+        let dir = self.store.inner.layout.layer(&self.chain_id);
         {
             let _gate = self.store.gate(Hold::Shared)?;
             let _publishing = session.publishing()?;
-            session.hold(&Resource::Layer(self.diff_id.clone()))?;
+            session.hold(&Resource::Layer(self.chain_id.clone()))?;
             make_way(&self.store, &dir)?;
             record::publish(&self.dir, &dir)?;
         }
-        Ok(Layer { diff_id: self.diff_id.clone(), info, dir })
+        Ok(Layer { chain_id: self.chain_id.clone(), info, dir })
     }
 }
 

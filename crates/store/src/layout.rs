@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use rbuild_image::{DiffId, Digest};
+use rbuild_image::{ChainId, Digest};
 use sha2::{Digest as _, Sha256};
 
 use crate::{CacheKey, SnapshotId};
@@ -68,12 +68,12 @@ impl Layout {
         self.root.join("layers").join(&self.id_map)
     }
 
-    pub(crate) fn layer(&self, diff_id: &DiffId) -> PathBuf {
-        self.layers().join(diff_id.0.hex())
+    pub(crate) fn layer(&self, chain_id: &ChainId) -> PathBuf {
+        self.layers().join(chain_id.0.hex())
     }
 
-    pub(crate) fn layer_lock(&self, diff_id: &DiffId) -> PathBuf {
-        self.root.join("locks").join(format!("{}-{}", self.id_map, diff_id.0.hex()))
+    pub(crate) fn layer_lock(&self, chain_id: &ChainId) -> PathBuf {
+        self.root.join("locks").join(format!("{}-{}", self.id_map, chain_id.0.hex()))
     }
 
     pub(crate) fn cache_record(&self, key: &CacheKey) -> PathBuf {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-use rbuild_image::{DiffId, Digest};
+use rbuild_image::{ChainId, Digest};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
@@ -19,7 +19,7 @@ pub enum Resource {
     /// A blob.
     Blob(Digest),
     /// A base layer as applied, under every id map.
-    Layer(DiffId),
+    Layer(ChainId),
     /// A snapshot, and with it its parents and base layers.
     Snapshot(SnapshotId),
 }
@@ -28,7 +28,7 @@ impl fmt::Display for Resource {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Blob(digest) => write!(out, "blob {digest}"),
-            Self::Layer(diff_id) => write!(out, "layer {}", diff_id.0),
+            Self::Layer(chain_id) => write!(out, "layer {}", chain_id.0),
             Self::Snapshot(id) => write!(out, "snapshot {id}"),
         }
     }
@@ -47,7 +47,7 @@ impl FromStr for Resource {
         let (kind, name) = line.split_once(' ').ok_or_else(unknown)?;
         match kind {
             "blob" => name.parse().map(Self::Blob).map_err(|_| unknown()),
-            "layer" => name.parse().map(|digest| Self::Layer(DiffId(digest))).map_err(|_| unknown()),
+            "layer" => name.parse().map(|digest| Self::Layer(ChainId(digest))).map_err(|_| unknown()),
             "snapshot" => name.parse().map(Self::Snapshot).map_err(|_| unknown()),
             _ => Err(unknown()),
         }
@@ -60,7 +60,7 @@ impl Store {
     pub fn lease(&self, resource: &Resource) -> Result<bool> {
         match resource {
             Resource::Blob(digest) => Ok(self.blob(digest)?.is_some()),
-            Resource::Layer(diff_id) => Ok(self.layer(diff_id)?.is_some()),
+            Resource::Layer(chain_id) => Ok(self.layer(chain_id)?.is_some()),
             Resource::Snapshot(id) => Ok(self.snapshot(id)?.is_some()),
         }
     }

@@ -15,7 +15,7 @@
 //! │   ├── fs/                          the upper directory as overlayfs left it: whiteouts, opaque marks, journal
 //! │   ├── sidecar                      optional: the journal of files that cannot carry an xattr
 //! │   └── info.json                    parent, diff ID, size, the step that made it, session
-//! ├── layers/<id map>/<diff id>/       base layers as applied: the same three names
+//! ├── layers/<id map>/<chain id>/       base layers as applied: the same three names
 //! ├── cache/<2 hex>/<key>.json         cache records; the mtime is the time of last use
 //! ├── lineage/<hex>.json               the last few keys of one step, to say why it missed (advice: may be lost)
 //! ├── memo/<kind>/<hex>.json           what was worked out once: compressed blobs, content digests, resolved tags

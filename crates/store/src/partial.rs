@@ -73,6 +73,12 @@ impl PartialBlob {
         self.len == 0
     }
 
+    /// Digest of the bytes that are there.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.hasher.clone().finish()
+    }
+
     /// Begins anew, for a server that cannot resume.
     pub fn restart(&mut self) -> io::Result<()> {
         self.file.set_len(0)?;
@@ -87,7 +93,7 @@ impl PartialBlob {
     /// # Errors
     /// [`StoreError::DigestMismatch`]; then nothing of the bytes stays.
     pub fn finish(self) -> Result<Blob> {
-        let actual = self.hasher.clone().finish();
+        let actual = self.digest();
         if actual != self.expected {
             fs::remove_file(&self.path).on("remove", &self.path)?;
             return Err(StoreError::DigestMismatch { expected: self.expected, actual });

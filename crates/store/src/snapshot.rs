@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use rbuild_fs::{PathContext, PathError};
-use rbuild_image::DiffId;
+use rbuild_image::{ChainId, DiffId};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
@@ -73,8 +73,8 @@ pub enum Parent {
     /// Nothing: the empty tree of `scratch`.
     #[default]
     None,
-    /// The layers of a base image, lowest first, as in its config.
-    Layers(Vec<DiffId>),
+    /// The layers of a base image, lowest first, by chain ID: what a layer only implies comes from those below it.
+    Layers(Vec<ChainId>),
     /// Another snapshot.
     Snapshot(SnapshotId),
 }
@@ -186,8 +186,8 @@ impl Store {
             }
         }
         if let Parent::Layers(layers) = base {
-            for diff_id in layers.iter().rev() {
-                let path = self.layer(diff_id)?.ok_or_else(|| StoreError::NoLayer(diff_id.clone()))?.fs();
+            for chain_id in layers.iter().rev() {
+                let path = self.layer(chain_id)?.ok_or_else(|| StoreError::NoLayer(chain_id.clone()))?.fs();
                 if !lowers.contains(&path) {
                     lowers.push(path);
                 }
@@ -211,8 +211,8 @@ impl Store {
             Parent::None => {}
             Parent::Snapshot(id) => drop(self.snapshot(id)?.ok_or(StoreError::NoSnapshot(*id))?),
             Parent::Layers(layers) => {
-                for diff_id in layers {
-                    self.layer(diff_id)?.ok_or_else(|| StoreError::NoLayer(diff_id.clone()))?;
+                for chain_id in layers {
+                    self.layer(chain_id)?.ok_or_else(|| StoreError::NoLayer(chain_id.clone()))?;
                 }
             }
         }
@@ -231,7 +231,7 @@ impl Store {
             match parent {
                 Parent::None => return Ok(Some(chain)),
                 Parent::Layers(layers) => {
-                    let there = |diff_id| self.inner.layout.layer(diff_id).join("info.json").exists();
+                    let there = |chain_id| self.inner.layout.layer(chain_id).join("info.json").exists();
                     return Ok(layers.iter().all(there).then_some(chain));
                 }
                 Parent::Snapshot(id) if unpoisoned(&self.inner.known).contains_key(&id) => {

@@ -74,7 +74,7 @@ impl Store {
         }
         Err(match resource {
             Resource::Blob(digest) => NoBlob(digest.clone()),
-            Resource::Layer(diff_id) => NoLayer(diff_id.clone()),
+            Resource::Layer(chain_id) => NoLayer(chain_id.clone()),
             Resource::Snapshot(id) => NoSnapshot(*id),
         })
     }

@@ -11,7 +11,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
 use common::{assert_whole, layer, list, open, open_as, record, snapshot};
-use rbuild_image::{DiffId, Digest};
+use rbuild_image::{ChainId, DiffId, Digest};
 use rbuild_store::{
     CacheResult, ImageRecord, LayerInfo, LayerSlot, MemoLinks, Parent, PartialSlot, PruneOptions, Resource,
     Sharing, Store,
@@ -214,7 +214,7 @@ fn fetch(root: &Path) {
 
 fn unpack(root: &Path) {
     let store = open(root);
-    let diff_id = DiffId(Digest::sha256_of(b"layer"));
+    let diff_id = ChainId(Digest::sha256_of(b"layer"));
     if let LayerSlot::New(new) = store.begin_layer(&diff_id).unwrap() {
         fs::File::create_new(root.join("logs-unpacked")).expect("only one unpacks");
         sleep(Duration::from_millis(30));

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, SystemTime};
 
 use common::{assert_whole, blob, layer, lineage, list, open, record, snapshot};
-use rbuild_image::{DiffId, Digest};
+use rbuild_image::{ChainId, DiffId, Digest};
 use rbuild_store::{
     CacheResult, FileChange, FileFacts, FileList, ImageRecord, KeyParts, Lineage, MemoLinks, Parent,
     PartValue, PartialSlot, PruneOptions, Resource, Sharing, Store, StoreError, StoreOptions, VerifyOptions,
@@ -124,7 +124,7 @@ fn lowers_are_top_first_and_name_no_directory_twice() {
     let store = open(folder.path());
     assert_eq!(store.snapshot(&first.id).unwrap().unwrap().info.diff_id, Some(diff_id));
     assert!(matches!(
-        store.begin(&Parent::Layers(vec![DiffId(Digest::sha256_of(b"?"))])),
+        store.begin(&Parent::Layers(vec![ChainId(Digest::sha256_of(b"?"))])),
         Err(StoreError::NoLayer(_))
     ));
     assert_whole(&store);
@@ -236,7 +236,7 @@ fn collection_takes_what_nothing_uses_and_says_how_much() {
         snapshot(&store, &Parent::Snapshot(kept.id), b"orphan");
         config = blob(&store, b"config");
         let compressed = store.put_blob(b"compressed").unwrap();
-        store.put_compressed_blob(&base, "gzip 6", &compressed).unwrap();
+        store.put_compressed_blob(&DiffId(base.0.clone()), "gzip 6", &compressed).unwrap();
         store.put_content_digest(&kept.id, "/file", &Digest::sha256_of(b"x")).unwrap();
         let unused = snapshot(&store, &Parent::None, b"unused");
         store.put_cache_record(record("unused", CacheResult::Snapshot(unused.id))).unwrap();

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 
-use rbuild_image::{DiffId, Digest};
+use rbuild_image::{ChainId, Digest};
 use rbuild_store::{
     CacheResult, KeyParts, LayerInfo, LayerSlot, Lineage, NewRecord, Parent, Snapshot, SnapshotInfo, Store,
     StoreOptions, VerifyOptions,
@@ -29,16 +29,16 @@ pub(crate) fn snapshot(store: &Store, parent: &Parent, content: &[u8]) -> Snapsh
         .expect("it is committed")
 }
 
-pub(crate) fn layer(store: &Store, content: &[u8]) -> DiffId {
-    let diff_id = DiffId(Digest::sha256_of(content));
-    match store.begin_layer(&diff_id).unwrap() {
+pub(crate) fn layer(store: &Store, content: &[u8]) -> ChainId {
+    let chain_id = ChainId(Digest::sha256_of(content));
+    match store.begin_layer(&chain_id).unwrap() {
         LayerSlot::Ready(_) => {}
         LayerSlot::New(new) => {
             fs::write(new.fs().join("base"), content).unwrap();
             new.commit(LayerInfo { size: content.len() as u64, ..LayerInfo::default() }).unwrap();
         }
     }
-    diff_id
+    chain_id
 }
 
 pub(crate) fn blob(store: &Store, content: &[u8]) -> Digest {

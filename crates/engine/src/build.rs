@@ -1,0 +1,369 @@
+//! One build: its stages, each a fold over its instructions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rbuild_context::{IgnoreFile, StatCache, Tree};
+use rbuild_dockerfile::{
+    Command, Copy, Dockerfile, HistoryContext, Instruction, Plan, Source, Span, StageGraph, StageId,
+    StepCounter, parse_onbuild,
+};
+use rbuild_executor::{Cancel, Place};
+use rbuild_store::{KeyParts, Lineage, Parent, Store};
+
+use crate::digest::Digests;
+use crate::error::{AtSpan, BuildError, Explain, Failure, FailureKind, Result};
+use crate::event::{Event, EventSink, StepNumber, Steps};
+use crate::files::{Files, FolderContext};
+use crate::images::Images;
+use crate::request::{BuildRequest, Context};
+use crate::schedule::{Stages, run_stages};
+use crate::state::{Rootfs, StageState};
+use crate::steps::{Done, Step};
+
+/// Everything that the stages of one build share.
+pub(crate) struct Builder<'a> {
+    pub(crate) request: &'a BuildRequest,
+    pub(crate) dockerfile: &'a Dockerfile,
+    pub(crate) graph: &'a StageGraph,
+    pub(crate) store: &'a Store,
+    pub(crate) images: Images<'a>,
+    pub(crate) events: &'a dyn EventSink,
+    pub(crate) steps: &'a Steps,
+    pub(crate) cancel: &'a Cancel,
+    pub(crate) place: &'a Place,
+    pub(crate) digests: Digests,
+    pub(crate) done: Done,
+    /// Names the folder of this build's logs.
+    pub(crate) name: String,
+    /// Folders that were opened, by path.
+    folders: Mutex<BTreeMap<String, Files>>,
+    /// Stages whose layers become part of the image: the target and what it is built from.
+    kept: BTreeSet<usize>,
+}
+
+/// A stage at work.
+pub(crate) struct StageRun<'a> {
+    pub(crate) index: usize,
+    pub(crate) label: String,
+    pub(crate) stages: &'a Stages<'a, StageState>,
+    /// The instruction at hand, counted from 0; `None` for a trigger of the base.
+    instruction: Option<usize>,
+    counter: StepCounter,
+    /// How many instructions of each kind came before, to find the earlier run of a step.
+    kinds: BTreeMap<&'static str, u32>,
+}
+
+impl<'a> Builder<'a> {
+    #[expect(clippy::too_many_arguments, reason = "the parts of a build, put together in one place")]
+    pub(crate) fn new(
+        request: &'a BuildRequest,
+        dockerfile: &'a Dockerfile,
+        graph: &'a StageGraph,
+        plan: &Plan,
+        store: &'a Store,
+        images: Images<'a>,
+        steps: &'a Steps,
+        cancel: &'a Cancel,
+        place: &'a Place,
+    ) -> Self {
+        let events = images.events;
+        let mut kept = BTreeSet::from([plan.target.0]);
+        let mut stage = plan.target;
+        while let Some(Source::Stage(parent)) = graph.stages.get(stage.0).map(|node| &node.base) {
+            kept.insert(parent.0);
+            stage = *parent;
+        }
+        let name = format!("{}-{}", rbuild_fs::Timestamp::now().seconds, std::process::id());
+        let (digests, done, folders) = (Digests::default(), Done::default(), Mutex::default());
+        Builder {
+            request,
+            dockerfile,
+            graph,
+            store,
+            images,
+            events,
+            steps,
+            cancel,
+            place,
+            digests,
+            done,
+            name,
+            folders,
+            kept,
+        }
+    }
+
+    /// Builds the stages of the plan and returns the target's state.
+    pub(crate) fn run(&self, plan: &Plan) -> Result<StageState> {
+        let wanted: Vec<usize> = plan.stages.iter().map(|stage| stage.id.0).collect();
+        let finished = run_stages(&wanted, self.cancel, &|stages, index| self.stage(stages, index));
+        self.digests.settle();
+        self.save_stat_caches();
+        let finished = finished?;
+        let target = finished.get(&plan.target.0);
+        target.map(|state| StageState::clone(state)).ok_or(BuildError::Cancelled)
+    }
+
+    pub(crate) fn announce(&self, name: &str) -> StepNumber {
+        self.steps.announce(self.events, name)
+    }
+
+    /// The store's name for the tree of a state.
+    pub(crate) fn parent(&self, rootfs: &Rootfs) -> Result<Parent> {
+        self.images.parent(rootfs)
+    }
+
+    /// One stage, from its base to its last instruction.
+    fn stage(&self, stages: &Stages<'_, StageState>, index: usize) -> Result<StageState> {
+        let stage = &self.dockerfile.stages[index];
+        let (mut state, triggers) = self.base(stages, index).at(stage.from.base.span)?;
+        let triggers = self.parse_triggers(&triggers, stage.instruction.span)?;
+        let counter = StepCounter::of(self.dockerfile, self.graph, StageId(index), &triggers);
+        let mut run = StageRun {
+            index,
+            label: stage.label(),
+            stages,
+            instruction: None,
+            counter,
+            kinds: BTreeMap::new(),
+        };
+        self.announce_base(index, &mut run);
+        for trigger in &triggers {
+            // The trigger's own spans are offsets in its text: what fails is shown at the FROM line.
+            let result = self.instruction(&mut state, trigger, &mut run);
+            result.map_err(|error| relocate(error, stage.from.base.span))?;
+        }
+        for (position, instruction) in stage.instructions.iter().enumerate() {
+            run.instruction = Some(position);
+            self.instruction(&mut state, instruction, &mut run).at(instruction.span)?;
+        }
+        Ok(state)
+    }
+
+    fn base(&self, stages: &Stages<'_, StageState>, index: usize) -> Result<(StageState, Vec<String>)> {
+        let node = &self.graph.stages[index];
+        let platform = self.request.platform.clone();
+        match &node.base {
+            Source::Scratch => Ok((StageState::scratch(&platform), Vec::new())),
+            Source::Stage(parent) => Ok(StageState::of_stage(&*stages.wait(index, parent.0)?)),
+            Source::Image { name, platform } => {
+                let image = self.images.by_name(name, platform.as_deref().or(node.platform.as_deref()))?;
+                Ok(StageState::of_image(&image))
+            }
+            Source::Context(name) => match self.request.named_contexts.get(name) {
+                Some(context) => match self.images.of_context(context)? {
+                    Some(image) => Ok(StageState::of_image(&image)),
+                    None => Ok((StageState::scratch(&platform), Vec::new())),
+                },
+                None => {
+                    Err(Failure::new(FailureKind::Build, format!("no build context named `{name}`")).into())
+                }
+            },
+        }
+    }
+
+    /// The line `[build 1/6] FROM node:18`; its work is done where the files are needed.
+    fn announce_base(&self, index: usize, run: &mut StageRun<'_>) {
+        let node = &self.graph.stages[index];
+        if matches!(node.base, Source::Image { .. } | Source::Context(_)) {
+            let number = self.announce(&format!("{} FROM {}", run.counter.next_prefix(None), node.base_name));
+            self.events.event(Event::Done { step: number, took: std::time::Duration::ZERO });
+        }
+    }
+
+    fn parse_triggers(&self, triggers: &[String], from: Span) -> Result<Vec<Instruction>> {
+        let parse = |text: &String| {
+            parse_onbuild(text, self.dockerfile.escape).map_err(|error| {
+                let message =
+                    format!("the base's ONBUILD trigger `{text}` cannot be carried out: {}", error.message);
+                Failure::new(FailureKind::Build, message).at(from).into()
+            })
+        };
+        triggers.iter().map(parse).collect()
+    }
+
+    /// Carries out one instruction.
+    fn instruction(
+        &self,
+        state: &mut StageState,
+        instruction: &Instruction,
+        run: &mut StageRun<'_>,
+    ) -> Result<()> {
+        let expanded = instruction
+            .expanded(&*state, self.dockerfile.escape)
+            .map_err(|diagnostic| BuildError::Dockerfile(vec![diagnostic]))?;
+        let mut context = HistoryContext { shell: state.shell(), args: state.args.clone(), workdir: None };
+        match &expanded.command {
+            Command::Arg(_) => {
+                context.args = self.declare_args(state, instruction)?;
+                state.record(created_by(&expanded, &context), None);
+            }
+            Command::Run(command) => {
+                let step = self.new_step(run, &expanded, created_by(&expanded, &context));
+                self.run_command(state, command, run, step)?;
+            }
+            Command::Copy(copy) | Command::Add(copy) => {
+                let files = self.copy_source(copy, run)?;
+                let mut step = self.new_step(run, &expanded, created_by(&expanded, &context));
+                step.bare = copy.link && copy.chmod.is_none();
+                self.copy(state, copy, &files, step)?;
+            }
+            Command::Workdir(path) => {
+                let directory = rbuild_fs::RootfsPath::new(state.working_dir()).join(&path.text);
+                context.workdir = Some(directory.to_string());
+                let step = self.new_step(run, &expanded, created_by(&expanded, &context));
+                self.workdir(state, &path.text, step)?;
+            }
+            other => {
+                let text = expanded.created_by(&context);
+                state.apply_metadata(other).map_err(|message| Failure::new(FailureKind::Build, message))?;
+                if let Some(text) = text {
+                    state.record(text, None);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `ARG`: build arg, then its own default, then the value from before the first FROM. Returns what got a value.
+    fn declare_args(
+        &self,
+        state: &mut StageState,
+        instruction: &Instruction,
+    ) -> Result<Vec<(String, String)>> {
+        let Command::Arg(args) = &instruction.command else { return Ok(Vec::new()) };
+        let fault = |diagnostic| BuildError::Dockerfile(vec![diagnostic]);
+        let mut declared = Vec::new();
+        for arg in args {
+            let name = arg.expanded_name(&*state, self.dockerfile.escape).map_err(fault)?;
+            let value = match self.request.build_args.get(&name) {
+                Some(given) => Some(given.clone()),
+                None => match arg.expanded_default(&*state, self.dockerfile.escape).map_err(fault)? {
+                    Some(default) => Some(default),
+                    None => self
+                        .graph
+                        .global_args
+                        .iter()
+                        .rev()
+                        .find(|(known, _)| *known == name)
+                        .map(|(_, value)| value.clone()),
+                },
+            };
+            if let Some(value) = value {
+                state.set_arg(&name, &value);
+                declared.push((name, value));
+            }
+        }
+        Ok(declared)
+    }
+
+    fn copy_source(&self, copy: &Copy, run: &StageRun<'_>) -> Result<Files> {
+        match &copy.from {
+            None => self.context(),
+            Some(from) => run
+                .source_of(self, &from.text, None)
+                .and_then(|source| self.files_of(&source, run))
+                .at(from.span),
+        }
+    }
+
+    fn new_step(&self, run: &mut StageRun<'_>, instruction: &Instruction, created_by: String) -> Step {
+        let keyword = instruction.keyword.as_str();
+        let index = run.kinds.entry(keyword).or_default();
+        let lineage = Lineage { stage: run.label.clone(), instruction: keyword.to_owned(), index: *index };
+        *index += 1;
+        let name = format!("{} {}", run.counter.next_prefix(None), instruction.original);
+        let digest = self.kept.contains(&run.index);
+        Step { name, created_by, parts: KeyParts::new(), lineage, digest, bare: false }
+    }
+
+    /// The build context, opened when the first step wants it.
+    pub(crate) fn context(&self) -> Result<Files> {
+        match &self.request.context {
+            Context::Directory(path) => {
+                self.folder(path, self.request.ignore.as_ref().map(|(text, _)| text.as_str()), "")
+            }
+            Context::Empty => Ok(Files::Rootfs(Rootfs::Empty)),
+        }
+    }
+
+    /// A folder of this machine as a context, each opened once.
+    pub(crate) fn folder(&self, path: &Path, ignore: Option<&str>, name: &str) -> Result<Files> {
+        let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = format!("{name}\0{}", path.display());
+        if let Some(files) = folders.get(&key) {
+            return Ok(files.clone());
+        }
+        let ignore = match ignore {
+            Some(text) => Some(
+                IgnoreFile::parse(text)
+                    .explain(FailureKind::Build, || "could not understand the ignore file".to_owned())?,
+            ),
+            None => None,
+        };
+        let tree = Tree::directory(path, ignore).explain(FailureKind::Build, || {
+            format!("could not read the build context `{}`", path.display())
+        })?;
+        let digests = StatCache::load(self.store.stat_cache_path(&tree.root().name().display().to_string()));
+        let files = Files::Folder(Arc::new(FolderContext { tree, digests }));
+        folders.insert(key, files.clone());
+        Ok(files)
+    }
+
+    /// Keeps the digests of context files for the next build. They only save time: a failure costs nothing else.
+    fn save_stat_caches(&self) {
+        for files in self.folders.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            if let Files::Folder(folder) = files {
+                let path = self.store.stat_cache_path(&folder.tree.root().name().display().to_string());
+                if let Err(error) = folder.digests.save(path) {
+                    self.events.event(Event::Warning { text: &error.to_string() });
+                }
+            }
+        }
+    }
+}
+
+impl StageRun<'_> {
+    /// What the name in a `from=` means here.
+    pub(crate) fn source_of(
+        &self,
+        builder: &Builder<'_>,
+        name: &str,
+        mount: Option<usize>,
+    ) -> Result<Source> {
+        let node = &builder.graph.stages[self.index];
+        if let Some(source) = self.instruction.and_then(|instruction| node.source_of(instruction, mount)) {
+            return Ok(source.clone());
+        }
+        let place = builder.dockerfile.stages[self.index].from.base.span;
+        builder
+            .graph
+            .resolve_from(builder.dockerfile, StageId(self.index), name, place)
+            .map_err(|diagnostic| BuildError::Dockerfile(vec![diagnostic]))
+    }
+}
+
+/// The history text of an instruction that has one.
+fn created_by(instruction: &Instruction, context: &HistoryContext) -> String {
+    instruction.created_by(context).unwrap_or_default()
+}
+
+/// Shows what a trigger did wrong at the line that brought it in.
+fn relocate(error: BuildError, span: Span) -> BuildError {
+    match error {
+        BuildError::Failed(mut failure) => {
+            failure.span = Some(span);
+            BuildError::Failed(failure)
+        }
+        BuildError::Dockerfile(mut diagnostics) => {
+            for diagnostic in &mut diagnostics {
+                diagnostic.span = span;
+                diagnostic.labels.clear();
+            }
+            BuildError::Dockerfile(diagnostics)
+        }
+        BuildError::Cancelled => BuildError::Cancelled,
+    }
+}

@@ -1,0 +1,59 @@
+//! What a build tells while it runs. The engine never prints: whoever starts a build gives an [`EventSink`].
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+pub use rbuild_executor::Stream;
+
+/// The number of a step within one build, in the order in which steps were announced; BuildKit's `#7`.
+pub type StepNumber = usize;
+
+/// One thing that happened.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A step begins; `name` is as BuildKit writes it (`[build 3/6] RUN npm install`).
+    Started { step: StepNumber, name: &'a str },
+    /// A RUN step wrote these bytes; lines are not yet told apart.
+    Output { step: StepNumber, stream: Stream, bytes: &'a [u8] },
+    /// A line of rbuild's own about a step (`sha256:… 12.3 MB`).
+    Note { step: StepNumber, text: &'a str },
+    /// So many bytes of one part of a step are done; `total` is 0 where it is unknown.
+    Progress { step: StepNumber, item: &'a str, current: u64, total: u64 },
+    /// The step was not run: its result was in the cache.
+    Cached { step: StepNumber },
+    /// The step ended well.
+    Done { step: StepNumber, took: Duration },
+    /// The step was given up because another one failed, or the user asked for it.
+    Cancelled { step: StepNumber },
+    /// The step failed; the build's error says why at length.
+    Failed { step: StepNumber, message: &'a str },
+    /// Something that the user should know and that does not stop the build.
+    Warning { text: &'a str },
+}
+
+/// Takes a build's events, from several threads at once.
+pub trait EventSink: Sync {
+    fn event(&self, event: Event<'_>);
+}
+
+/// Drops every event; for tests and for callers that only want the result.
+#[derive(Debug, Default)]
+pub struct Silent;
+
+impl EventSink for Silent {
+    fn event(&self, _: Event<'_>) {}
+}
+
+/// Numbers the steps of one build.
+#[derive(Debug, Default)]
+pub(crate) struct Steps(AtomicUsize);
+
+impl Steps {
+    /// Says that a step begins, and gives it the next number.
+    pub(crate) fn announce(&self, events: &dyn EventSink, name: &str) -> StepNumber {
+        let step = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+        events.event(Event::Started { step, name });
+        step
+    }
+}

@@ -1,0 +1,482 @@
+//! Images by name: from the store, a registry, or an OCI layout; and their layers, fetched and unpacked when a step must
+//! see the files.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use rbuild_executor::Overlay;
+use rbuild_fs::{FileSidecar, Journal, Root};
+use rbuild_image::layout::LayoutReader;
+use rbuild_image::{ChainId, Descriptor, DiffId, Digest, Manifest, MediaType, Platform, Reference};
+use rbuild_layer::{AppliedLayer, apply_layer, decompress_sniffed, settle_layer};
+use rbuild_registry::{BlobSink, Client, ErrorKind};
+use rbuild_store::{
+    Blob, LayerInfo, LayerSlot, MemoLinks, NewLayer, Parent, PartialBlob, PartialSlot, Resource, Store,
+};
+
+use crate::error::{Explain, Failure, FailureKind, Result};
+use crate::event::{Event, EventSink, StepNumber, Steps};
+use crate::image::{Image, ImageLayer, Origin};
+use crate::request::NamedContext;
+use crate::state::Rootfs;
+
+/// Memo kind: what a name meant when it was last looked up, for a platform.
+const RESOLVED: &str = "resolved";
+/// Layers that are fetched and unpacked at the same time.
+const SIDE_BY_SIDE: usize = 4;
+
+/// Finds images and brings their files here.
+pub struct Images<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) store: &'a Store,
+    pub(crate) events: &'a dyn EventSink,
+    pub(crate) steps: &'a Steps,
+    /// Platform of images whose name says nothing else.
+    pub(crate) platform: Platform,
+    /// Ask the registry also for what the store has.
+    pub(crate) pull: bool,
+    found: Mutex<BTreeMap<(String, String), Arc<Mutex<Option<Arc<Image>>>>>>,
+    unpacking: Mutex<BTreeMap<ChainId, Arc<Mutex<bool>>>>,
+}
+
+impl<'a> Images<'a> {
+    pub(crate) fn new(
+        client: &'a Client,
+        store: &'a Store,
+        events: &'a dyn EventSink,
+        steps: &'a Steps,
+        platform: Platform,
+        pull: bool,
+    ) -> Self {
+        Images {
+            client,
+            store,
+            events,
+            steps,
+            platform,
+            pull,
+            found: Mutex::default(),
+            unpacking: Mutex::default(),
+        }
+    }
+
+    /// The image that a Dockerfile calls `name`, each looked up once in a build.
+    pub(crate) fn by_name(&self, name: &str, platform: Option<&str>) -> Result<Arc<Image>> {
+        let platform = match platform {
+            Some(text) => Platform::parse(text)
+                .explain(FailureKind::Build, || format!("could not understand the platform `{text}`"))?,
+            None => self.platform.clone(),
+        };
+        let candidates = self.candidates(name)?;
+        self.once(name, &platform, || self.look_up(&candidates, &platform))
+    }
+
+    /// The image of a named context; `None` for `scratch`.
+    pub(crate) fn of_context(&self, context: &NamedContext) -> Result<Option<Arc<Image>>> {
+        match context {
+            NamedContext::Scratch | NamedContext::Directory { .. } => Ok(None),
+            NamedContext::Image(reference) => {
+                let name = reference.to_string();
+                let candidates = [reference.clone()];
+                self.once(&name, &self.platform, || self.look_up(&candidates, &self.platform)).map(Some)
+            }
+            NamedContext::OciLayout { path, tag, digest } => {
+                let name = format!("oci-layout://{} {tag:?} {digest:?}", path.display());
+                self.once(&name, &self.platform, || self.of_layout(path, tag.as_deref(), digest.as_ref()))
+                    .map(Some)
+            }
+        }
+    }
+
+    fn candidates(&self, name: &str) -> Result<Vec<Reference>> {
+        self.client.candidates(name).map_err(|error| {
+            Failure::new(FailureKind::Build, format!("invalid reference format: `{name}`"))
+                .caused_by(error)
+                .into()
+        })
+    }
+
+    fn once(
+        &self,
+        name: &str,
+        platform: &Platform,
+        find: impl FnOnce() -> Result<Arc<Image>>,
+    ) -> Result<Arc<Image>> {
+        let key = (name.to_owned(), platform.to_string());
+        let slot = self.found.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().clone();
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(image) = &*slot {
+            return Ok(image.clone());
+        }
+        let image = find()?;
+        *slot = Some(image.clone());
+        Ok(image)
+    }
+
+    fn look_up(&self, candidates: &[Reference], platform: &Platform) -> Result<Arc<Image>> {
+        let mut last = None;
+        for reference in candidates {
+            let number =
+                self.steps.announce(self.events, &format!("[internal] load metadata for {reference}"));
+            let started = Instant::now();
+            match self.find(reference, platform) {
+                Ok(image) => {
+                    self.events.event(Event::Done { step: number, took: started.elapsed() });
+                    return Ok(image);
+                }
+                Err(error) => {
+                    self.events.event(Event::Failed { step: number, message: &error.to_string() });
+                    last = Some(error);
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| Failure::new(FailureKind::Build, "the image has no name").into()))
+    }
+
+    /// The store first, as Docker does; the registry where the store has nothing, or `--pull` says so.
+    fn find(&self, reference: &Reference, platform: &Platform) -> Result<Arc<Image>> {
+        if !self.pull || reference.digest().is_some() {
+            if let Some(image) = self.stored(reference, platform)? {
+                return Ok(image);
+            }
+        }
+        match self.client.resolve(reference, platform) {
+            Ok(resolved) => {
+                let origin = Origin::Registry(Arc::new(reference.clone()));
+                let image = Image::of_documents(&resolved.manifest, resolved.config_bytes.clone(), &origin)?;
+                self.remember(reference, platform, &resolved.manifest_bytes, &resolved.config_bytes)?;
+                Ok(Arc::new(image))
+            }
+            Err(error) if error.kind() == ErrorKind::Network && self.pull => {
+                let Some(image) = self.stored(reference, platform)? else {
+                    return Err(registry_failure(reference, error));
+                };
+                let text = format!("{error}; using `{}` as the store has it", reference.familiar());
+                self.events.event(Event::Warning { text: &text });
+                Ok(image)
+            }
+            Err(error) => Err(registry_failure(reference, error)),
+        }
+    }
+
+    /// The image as the store has it: one that was built or loaded under this name, or what the name meant last time.
+    fn stored(&self, reference: &Reference, platform: &Platform) -> Result<Option<Arc<Image>>> {
+        let fault = || "could not read the store".to_owned();
+        let tagged = self.store.tag(&reference.to_string()).explain(FailureKind::Environment, fault)?;
+        if let Some(manifest) = tagged.and_then(|record| record.manifest) {
+            let image = Image::from_store(self.store, &manifest)?;
+            if image.config.platform().satisfies(platform) {
+                return Ok(Some(Arc::new(image)));
+            }
+        }
+        let key = format!("{reference} {platform}");
+        let known: Option<Digest> =
+            self.store.memo(RESOLVED, &key).explain(FailureKind::Environment, fault)?;
+        let Some(digest) = known else { return Ok(None) };
+        let Some(blob) = self.store.blob(&digest).explain(FailureKind::Environment, fault)? else {
+            return Ok(None);
+        };
+        let bytes = blob.read().explain(FailureKind::Environment, fault)?;
+        let manifest = Manifest::parse(&bytes).explain(FailureKind::Environment, fault)?;
+        let Some(config) =
+            self.store.blob(&manifest.config.digest).explain(FailureKind::Environment, fault)?
+        else {
+            return Ok(None);
+        };
+        let config = config.read().explain(FailureKind::Environment, fault)?;
+        let origin = Origin::Registry(Arc::new(reference.clone()));
+        Image::of_documents(&manifest, config, &origin).map(Arc::new).map(Some)
+    }
+
+    fn remember(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        manifest: &[u8],
+        config: &[u8],
+    ) -> Result<()> {
+        let fault = || "could not write to the store".to_owned();
+        let manifest = self.store.put_blob(manifest).explain(FailureKind::Environment, fault)?;
+        let config = self.store.put_blob(config).explain(FailureKind::Environment, fault)?;
+        let keeps = vec![Resource::Blob(manifest.digest.clone()), Resource::Blob(config.digest)];
+        let links = MemoLinks { keeps, about: Vec::new() };
+        self.store
+            .put_memo(RESOLVED, &format!("{reference} {platform}"), &manifest.digest, &links)
+            .explain(FailureKind::Environment, fault)
+    }
+
+    fn of_layout(&self, path: &Path, tag: Option<&str>, digest: Option<&Digest>) -> Result<Arc<Image>> {
+        let fault = || format!("could not read the OCI layout `{}`", path.display());
+        let layout = LayoutReader::open(path).explain(FailureKind::Build, fault)?;
+        let selector = digest.map(Digest::to_string).or_else(|| tag.map(str::to_owned));
+        let mut descriptor = layout.find(selector.as_deref()).explain(FailureKind::Build, fault)?.clone();
+        if matches!(descriptor.media_type, MediaType::ImageIndex)
+            || descriptor.media_type.to_string().contains("manifest.list")
+        {
+            let bytes = layout.document(&descriptor).explain(FailureKind::Build, fault)?;
+            let index = rbuild_image::Index::parse(&bytes).explain(FailureKind::Build, fault)?;
+            descriptor = rbuild_image::select_manifest(&index, &self.platform)
+                .explain(FailureKind::Build, fault)?
+                .clone();
+        }
+        let (manifest, _) = layout.image(&descriptor).explain(FailureKind::Build, fault)?;
+        let config = layout.document(&manifest.config).explain(FailureKind::Build, fault)?;
+        Image::of_documents(&manifest, config, &Origin::Layout(Arc::new(path.to_owned()))).map(Arc::new)
+    }
+
+    /// The store's name for the tree of a state; a base image's layers are brought here first.
+    pub(crate) fn parent(&self, rootfs: &Rootfs) -> Result<Parent> {
+        match rootfs {
+            Rootfs::Empty => Ok(Parent::None),
+            Rootfs::Snapshot(id) => Ok(Parent::Snapshot(*id)),
+            Rootfs::Image(image) => {
+                self.unpack(image)?;
+                Ok(Parent::Layers(image.chain()))
+            }
+        }
+    }
+
+    /// Fetches and unpacks what is missing of the image's layers, several at a time.
+    fn unpack(&self, image: &Image) -> Result<()> {
+        let chain = image.chain();
+        let Some(top) = chain.last() else { return Ok(()) };
+        let slot = self
+            .unpacking
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(top.clone())
+            .or_default()
+            .clone();
+        let mut done = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if *done {
+            return Ok(());
+        }
+        let fault = || "could not read the store".to_owned();
+        let mut missing = false;
+        for id in &chain {
+            missing |= self.store.layer(id).explain(FailureKind::Environment, fault)?.is_none();
+        }
+        if missing {
+            let number =
+                self.steps.announce(self.events, &format!("[internal] fetch and unpack {}", image.label()));
+            let started = Instant::now();
+            match self.unpack_missing(image, &chain, number) {
+                Ok(()) => self.events.event(Event::Done { step: number, took: started.elapsed() }),
+                Err(error) => {
+                    self.events.event(Event::Failed { step: number, message: &error.to_string() });
+                    return Err(error);
+                }
+            }
+        }
+        *done = true;
+        Ok(())
+    }
+
+    fn unpack_missing(&self, image: &Image, chain: &[ChainId], number: StepNumber) -> Result<()> {
+        let layers: Vec<(&ChainId, &ImageLayer)> = chain.iter().zip(&image.layers).collect();
+        let applied: Vec<Mutex<Option<Result<Unsettled>>>> =
+            layers.iter().map(|_| Mutex::new(None)).collect();
+        let next = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..SIDE_BY_SIDE.min(layers.len()) {
+                scope.spawn(|| {
+                    while let Some((id, layer)) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let index = chain.iter().position(|known| known == *id).unwrap_or_default();
+                        let result = self.apply(id, layer, number);
+                        *applied[index].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+                    }
+                });
+            }
+        });
+        // From the bottom up: what a layer only implies is known once those below it are.
+        for (index, slot) in applied.into_iter().enumerate() {
+            match slot.into_inner().unwrap_or_else(PoisonError::into_inner) {
+                Some(result) => result?.settle(self.store, &chain[..index])?,
+                None => return Err(Failure::new(FailureKind::Environment, "a layer was not unpacked").into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&self, id: &ChainId, layer: &ImageLayer, number: StepNumber) -> Result<Unsettled> {
+        let ImageLayer::Blob { diff_id, descriptor, origin } = layer else { return Ok(Unsettled::Ready) };
+        let fault = || format!("could not unpack the layer {}", descriptor.digest);
+        let new = match self.store.begin_layer(id).explain(FailureKind::Environment, fault)? {
+            LayerSlot::Ready(_) => return Ok(Unsettled::Ready),
+            LayerSlot::New(new) => new,
+        };
+        let blob = self.blob(descriptor, origin, number)?;
+        let file = blob.open().explain(FailureKind::Environment, fault)?;
+        let (_, mut tar) = decompress_sniffed(file).explain(FailureKind::Environment, fault)?;
+        let root = open_tree(&new.fs(), &new.sidecar())?;
+        let applied = apply_layer(&mut tar, &root).explain(FailureKind::Build, fault)?;
+        if applied.diff_id != *diff_id {
+            let message = format!("the layer {} is not what its image's config says", descriptor.digest);
+            let cause = format!("its content is {}, the config says {}", applied.diff_id.0, diff_id.0);
+            return Err(Failure::new(FailureKind::Registry, message).caused_by(cause).into());
+        }
+        Ok(Unsettled::Applied { new, root, applied: Box::new(applied) })
+    }
+
+    /// The blob of a base image, fetched where the store does not have it.
+    pub(crate) fn blob(&self, descriptor: &Descriptor, origin: &Origin, number: StepNumber) -> Result<Blob> {
+        let fault = || format!("could not store the blob {}", descriptor.digest);
+        let partial =
+            match self.store.partial_blob(&descriptor.digest).explain(FailureKind::Environment, fault)? {
+                PartialSlot::Complete(blob) => return Ok(blob),
+                PartialSlot::Partial(partial) => partial,
+            };
+        match origin {
+            Origin::Registry(reference) => {
+                let item = descriptor.digest.short().to_owned();
+                let progress = |current| {
+                    self.events.event(Event::Progress {
+                        step: number,
+                        item: &item,
+                        current,
+                        total: descriptor.size,
+                    });
+                };
+                let mut sink = Sink(partial);
+                self.client
+                    .blob(reference, descriptor, &mut sink, &progress)
+                    .map_err(|error| registry_failure(reference, error))?;
+                sink.0.finish().explain(FailureKind::Registry, fault)
+            }
+            Origin::Layout(path) => {
+                let mut partial = partial;
+                let layout = LayoutReader::open(path).explain(FailureKind::Build, fault)?;
+                let mut reader = layout.blob(&descriptor.digest).explain(FailureKind::Build, fault)?;
+                partial.restart().explain(FailureKind::Environment, fault)?;
+                io::copy(&mut reader, &mut partial).explain(FailureKind::Build, fault)?;
+                partial.finish().explain(FailureKind::Build, fault)
+            }
+            Origin::Store => {
+                let message = format!(
+                    "the blob {} is gone from the store, and nothing says where to fetch it",
+                    descriptor.digest
+                );
+                Err(Failure::new(FailureKind::Environment, message).into())
+            }
+        }
+    }
+}
+
+/// A layer whose entries are all there, before it is complete.
+enum Unsettled {
+    Ready,
+    Applied { new: NewLayer, root: Root, applied: Box<AppliedLayer> },
+}
+
+impl Unsettled {
+    fn settle(self, store: &Store, below: &[ChainId]) -> Result<()> {
+        let Unsettled::Applied { new, root, applied } = self else { return Ok(()) };
+        let fault = || "could not complete an unpacked layer".to_owned();
+        if applied.needs_settling() && !below.is_empty() {
+            let lowers =
+                store.lowers(&Parent::Layers(below.to_vec())).explain(FailureKind::Environment, fault)?;
+            let mounted = Overlay { lowers: &lowers, upper: None, work: None }
+                .mount()
+                .explain(FailureKind::Environment, fault)?;
+            let lower = crate::steps::mounted_root(&mounted)?;
+            settle_layer(&root, &applied, &lower).explain(FailureKind::Environment, fault)?;
+        }
+        let implied = applied.implied.iter().map(|path| path.relative().to_owned()).collect();
+        let info = LayerInfo { size: applied.size, implied, ..LayerInfo::default() };
+        new.commit(info).explain(FailureKind::Environment, fault)?;
+        Ok(())
+    }
+}
+
+/// A snapshot's or a layer's own directory, with the journal beside it.
+pub(crate) fn open_tree(fs: &Path, sidecar: &Path) -> Result<Root> {
+    let fault = || "could not open a tree of the store".to_owned();
+    let sidecar = FileSidecar::open(PathBuf::from(sidecar)).explain(FailureKind::Environment, fault)?;
+    let root = Root::open(fs).explain(FailureKind::Environment, fault)?;
+    Ok(root.with_journal(Journal::with_sidecar(Arc::new(sidecar))))
+}
+
+/// Takes a download into the store.
+struct Sink(PartialBlob);
+
+impl BlobSink for Sink {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+
+    fn restart(&mut self) -> io::Result<()> {
+        self.0.restart()
+    }
+
+    fn digest(&self) -> Option<Digest> {
+        Some(self.0.digest())
+    }
+}
+
+/// What a registry said, in words for the user.
+pub(crate) fn registry_failure(
+    reference: &Reference,
+    error: rbuild_registry::RegistryError,
+) -> crate::BuildError {
+    let name = reference.familiar();
+    let help = match error.kind() {
+        ErrorKind::NotFound => Some(format!("is the name right? `{name}` means `{reference}`")),
+        ErrorKind::Unauthorized | ErrorKind::Denied => {
+            Some(format!("log in with `rbuild login {}` or `docker login`; a repository that does not exist also answers so", reference.domain()))
+        }
+        ErrorKind::TooManyRequests => Some("log in: the limit of accounts is higher than that of strangers; or use a mirror (registries.conf)".to_owned()),
+        _ => None,
+    };
+    let mut failure =
+        Failure::new(FailureKind::Registry, format!("could not get the image `{name}`")).caused_by(error);
+    failure.help = help;
+    failure.into()
+}
+
+/// Reads a whole blob of the store; for documents.
+pub(crate) fn read_blob(store: &Store, digest: &Digest) -> Result<Vec<u8>> {
+    let fault = || format!("could not read the blob {digest} of the store");
+    let mut file = store.open_blob(digest).explain(FailureKind::Environment, fault)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).explain(FailureKind::Environment, fault)?;
+    Ok(bytes)
+}
+
+impl Image {
+    /// An image that was built here, pulled or loaded: by the digest of the manifest that the store keeps.
+    pub(crate) fn from_store(store: &Store, manifest: &Digest) -> Result<Image> {
+        let bytes = read_blob(store, manifest)?;
+        let manifest = Manifest::parse(&bytes)
+            .explain(FailureKind::Environment, || "could not read a manifest of the store".to_owned())?;
+        let config = read_blob(store, &manifest.config.digest)?;
+        Image::of_documents(&manifest, config, &Origin::Store)
+    }
+
+    /// A short name for progress lines.
+    fn label(&self) -> String {
+        self.layers
+            .iter()
+            .find_map(|layer| match layer {
+                ImageLayer::Blob { origin: Origin::Registry(reference), .. } => Some(reference.to_string()),
+                ImageLayer::Blob { origin: Origin::Layout(path), .. } => Some(path.display().to_string()),
+                _ => None,
+            })
+            .unwrap_or_else(|| self.id().to_string())
+    }
+}
+
+/// Diff IDs of an image's layers that are blobs.
+pub(crate) fn diff_id_of(layer: &ImageLayer) -> Option<&DiffId> {
+    match layer {
+        ImageLayer::Blob { diff_id, .. } => Some(diff_id),
+        ImageLayer::Snapshot(_) => None,
+    }
+}

@@ -1,0 +1,471 @@
+//! Where the result goes: the store under its tags, archives, folders, registries.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Instant;
+
+use rayon::prelude::*;
+use rbuild_image::layout::{
+    BlobSource, DockerArchiveWriter, ImageWriter, LayoutWriter, NamedManifest, OciArchiveWriter, write_sorted,
+};
+use rbuild_image::{Descriptor, Digest, Manifest, MediaType, Reference};
+use rbuild_layer::{
+    Compression, ExportOptions, FlatOptions, WriteOptions, compress, export_tree, write_flat, write_layer,
+};
+use rbuild_store::{Blob, ImageRecord, Resource, Store};
+
+use crate::build::Builder;
+use crate::error::{Explain, Failure, FailureKind, Result};
+use crate::event::{Event, StepNumber};
+use crate::image::{Image, ImageLayer, Origin};
+use crate::images::{Images, open_tree, registry_failure};
+use crate::request::{CompressionChoice, Destination, Output};
+use crate::state::Rootfs;
+
+/// One thing that was written.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// `oci`, `docker`, `local`, `tar`, `registry`.
+    pub kind: &'static str,
+    /// File, folder or image name.
+    pub place: String,
+    /// The manifest, where one was written.
+    pub manifest: Option<Descriptor>,
+}
+
+/// Writes the image to every output, and names it in the store.
+pub(crate) fn write_all(builder: &Builder<'_>, image: &Image) -> Result<Vec<Written>> {
+    let number = builder.announce("exporting to image");
+    let started = Instant::now();
+    let exporter = Exporter { images: &builder.images, number, annotations: &builder.request.annotations };
+    let result = (|| {
+        let mut written = Vec::new();
+        for output in &builder.request.outputs {
+            written.push(match output {
+                Output::Local(path) => builder.write_local(image, path)?,
+                Output::Tar(to) => builder.write_tar(image, to)?,
+                other => exporter.write(image, other)?,
+            });
+        }
+        let tagged = keep(builder.store, image, &builder.request.tags)?;
+        for tag in &builder.request.tags {
+            builder.events.event(Event::Note { step: number, text: &format!("naming to {tag}") });
+        }
+        builder.events.event(Event::Note { step: number, text: &format!("image {}", tagged) });
+        Ok(written)
+    })();
+    match &result {
+        Ok(_) => builder.events.event(Event::Done { step: number, took: started.elapsed() }),
+        Err(error) => builder
+            .events
+            .event(Event::Failed { step: number, message: &crate::BuildError::to_string(error) }),
+    }
+    result
+}
+
+/// Keeps the image in the store under its names; returns its ID.
+pub(crate) fn keep(store: &Store, image: &Image, tags: &[Reference]) -> Result<Digest> {
+    let fault = || "could not write the image to the store".to_owned();
+    if tags.is_empty() {
+        return Ok(image.id());
+    }
+    let manifest = image.store_manifest(store)?;
+    let config = store.put_blob(&image.config_bytes).explain(FailureKind::Environment, fault)?;
+    let manifest = store.put_blob(&manifest.to_bytes()).explain(FailureKind::Environment, fault)?;
+    let mut keeps = vec![Resource::Blob(config.digest.clone()), Resource::Blob(manifest.digest.clone())];
+    keeps.extend(image.layers.iter().filter_map(|layer| {
+        match layer {
+            ImageLayer::Snapshot(id) => Some(Resource::Snapshot(*id)),
+            // A base layer's blob is kept where it is here already; it can be fetched again where it is not.
+            ImageLayer::Blob { descriptor, .. } => store
+                .has_blob(&descriptor.digest)
+                .unwrap_or(false)
+                .then(|| Resource::Blob(descriptor.digest.clone())),
+        }
+    }));
+    for tag in tags {
+        let record = ImageRecord {
+            reference: tag.to_string(),
+            manifest: Some(manifest.digest.clone()),
+            image_id: config.digest.clone(),
+            created: rbuild_fs::Timestamp::now().seconds,
+            keeps: keeps.clone(),
+            session: String::new(),
+        };
+        store.set_tag(record).explain(FailureKind::Environment, fault)?;
+    }
+    Ok(config.digest)
+}
+
+/// Packs layers and sends them out.
+pub(crate) struct Exporter<'a> {
+    pub(crate) images: &'a Images<'a>,
+    pub(crate) number: StepNumber,
+    pub(crate) annotations: &'a std::collections::BTreeMap<String, String>,
+}
+
+/// An image with every layer as a blob.
+pub(crate) struct Packed {
+    pub(crate) manifest: Manifest,
+    pub(crate) manifest_bytes: Vec<u8>,
+    pub(crate) descriptor: Descriptor,
+    /// In the order of the layers.
+    sources: Vec<PackedLayer>,
+}
+
+struct PackedLayer {
+    descriptor: Descriptor,
+    blob: PackedBlob,
+}
+
+enum PackedBlob {
+    Here(Blob),
+    /// A base layer that was never needed here; it may not have to be fetched at all.
+    Remote(Origin),
+}
+
+impl Exporter<'_> {
+    pub(crate) fn write(&self, image: &Image, output: &Output) -> Result<Written> {
+        match output {
+            Output::Oci { to, names, compression } => {
+                let packed = self.pack(image, compression, true)?;
+                self.write_archive(image, &packed, to, names, "oci")?;
+                Ok(Written { kind: "oci", place: place(to), manifest: Some(packed.descriptor) })
+            }
+            Output::Docker { to, names } => {
+                let choice = CompressionChoice { compression: Compression::DEFAULT_GZIP, force: false };
+                let packed = self.pack(image, &choice, true)?;
+                self.write_archive(image, &packed, to, names, "docker")?;
+                Ok(Written { kind: "docker", place: place(to), manifest: Some(packed.descriptor) })
+            }
+            Output::Registry { names, compression } => {
+                if names.is_empty() {
+                    let failure = Failure::new(FailureKind::Usage, "could not push: the image has no name");
+                    return Err(failure.help("name it with `-t REGISTRY/NAME:TAG`").into());
+                }
+                let packed = self.pack(image, compression, false)?;
+                for name in names {
+                    self.push(image, &packed, name)?;
+                }
+                let place = names.iter().map(Reference::to_string).collect::<Vec<_>>().join(",");
+                Ok(Written { kind: "registry", place, manifest: Some(packed.descriptor) })
+            }
+            Output::Local(_) | Output::Tar(_) => {
+                Err(Failure::new(FailureKind::Usage, "these outputs hold no image").into())
+            }
+        }
+    }
+
+    /// Every layer as a blob; base layers as they came, unless another compression is forced. `fetch` says that blobs which are
+    /// not here are needed.
+    fn pack(&self, image: &Image, choice: &CompressionChoice, fetch: bool) -> Result<Packed> {
+        let sources: Vec<PackedLayer> = image
+            .layers
+            .par_iter()
+            .map(|layer| self.pack_layer(layer, choice, fetch))
+            .collect::<Result<_>>()?;
+        let config = Descriptor::of(MediaType::ImageConfig, &image.config_bytes);
+        let layers = sources.iter().map(|layer| layer.descriptor.clone()).collect();
+        let mut manifest = Manifest::new(MediaType::ImageManifest, config, layers);
+        manifest.annotations = self.annotations.clone();
+        let manifest_bytes = manifest.to_bytes();
+        let mut descriptor = Descriptor::of(MediaType::ImageManifest, &manifest_bytes);
+        descriptor.platform = Some(image.config.platform());
+        Ok(Packed { manifest, manifest_bytes, descriptor, sources })
+    }
+
+    fn pack_layer(&self, layer: &ImageLayer, choice: &CompressionChoice, fetch: bool) -> Result<PackedLayer> {
+        let store = self.images.store;
+        let fault = || "could not read the store".to_owned();
+        match layer {
+            ImageLayer::Snapshot(id) => {
+                let (diff_id, _) = crate::digest::layer_of(store, id)?;
+                let kind = choice.compression.id();
+                let blob =
+                    match store.compressed_blob(&diff_id, &kind).explain(FailureKind::Environment, fault)? {
+                        Some(blob) => blob,
+                        None => {
+                            let blob = self.compress_snapshot(id, &choice.compression)?;
+                            store
+                                .put_compressed_blob(&diff_id, &kind, &blob)
+                                .explain(FailureKind::Environment, fault)?;
+                            blob
+                        }
+                    };
+                Ok(PackedLayer::of(layer_type(&choice.compression), blob))
+            }
+            ImageLayer::Blob { descriptor, origin, .. } => {
+                let here = store.blob(&descriptor.digest).explain(FailureKind::Environment, fault)?;
+                let blob = match here {
+                    Some(blob) => blob,
+                    None if fetch || choice.force => self.images.blob(descriptor, origin, self.number)?,
+                    None => {
+                        let descriptor = as_oci(descriptor);
+                        return Ok(PackedLayer { descriptor, blob: PackedBlob::Remote(origin.clone()) });
+                    }
+                };
+                if choice.force && as_oci(descriptor).media_type != layer_type(&choice.compression) {
+                    return self.recompress(&blob, &choice.compression);
+                }
+                Ok(PackedLayer { descriptor: as_oci(descriptor), blob: PackedBlob::Here(blob) })
+            }
+        }
+    }
+
+    fn compress_snapshot(&self, id: &rbuild_store::SnapshotId, compression: &Compression) -> Result<Blob> {
+        let store = self.images.store;
+        let fault = || "could not pack a layer".to_owned();
+        let snapshot = store.snapshot(id).explain(FailureKind::Environment, fault)?.ok_or_else(|| {
+            Failure::new(FailureKind::Environment, format!("snapshot {id} is gone from the store"))
+        })?;
+        let root = open_tree(&snapshot.fs(), &snapshot.sidecar())?;
+        let (mut reader, mut writer) = io::pipe().explain(FailureKind::Environment, fault)?;
+        let mut out = store.blob_writer().explain(FailureKind::Environment, fault)?;
+        let compressed = std::thread::scope(|scope| {
+            let tar = scope.spawn(move || {
+                let mut buffered = BufWriter::with_capacity(256 << 10, &mut writer);
+                write_layer(&root, &WriteOptions::default(), &mut buffered)?;
+                buffered.flush().map_err(rbuild_layer::LayerError::Write)
+            });
+            let compressed = compress(&mut reader, compression, &mut out);
+            match tar.join() {
+                Ok(result) => result.and(compressed),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+        .explain(FailureKind::Environment, fault)?;
+        out.commit(Some(&compressed.digest)).explain(FailureKind::Environment, fault)
+    }
+
+    fn recompress(&self, blob: &Blob, compression: &Compression) -> Result<PackedLayer> {
+        let fault = || "could not recompress a layer".to_owned();
+        let file = blob.open().explain(FailureKind::Environment, fault)?;
+        let (_, mut tar) = rbuild_layer::decompress_sniffed(file).explain(FailureKind::Environment, fault)?;
+        let mut out = self.images.store.blob_writer().explain(FailureKind::Environment, fault)?;
+        compress(&mut tar, compression, &mut out).explain(FailureKind::Environment, fault)?;
+        let blob = out.commit(None).explain(FailureKind::Environment, fault)?;
+        Ok(PackedLayer::of(layer_type(compression), blob))
+    }
+
+    fn write_archive(
+        &self,
+        image: &Image,
+        packed: &Packed,
+        to: &Destination,
+        names: &[Reference],
+        kind: &str,
+    ) -> Result<()> {
+        let fault = || format!("could not write the {kind} archive to {}", place(to));
+        let mut blobs = packed.blobs(image);
+        let manifests = [NamedManifest { descriptor: packed.descriptor.clone(), names: names.to_vec() }];
+        let mut write = |writer: &mut dyn ImageWriter| write_sorted(writer, &mut blobs, &manifests);
+        match (to, kind) {
+            (Destination::Folder(path), _) => {
+                let mut writer = LayoutWriter::create(path).explain(FailureKind::Environment, fault)?;
+                write(&mut writer).explain(FailureKind::Environment, fault)
+            }
+            (to, "docker") => {
+                self.into_file(to, |out| write(&mut DockerArchiveWriter::new(out)).map_err(io::Error::other))
+            }
+            (to, _) => {
+                self.into_file(to, |out| write(&mut OciArchiveWriter::new(out)).map_err(io::Error::other))
+            }
+        }
+    }
+
+    fn into_file(
+        &self,
+        to: &Destination,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<()> {
+        into_destination(to, write)
+    }
+
+    /// Blobs that the registry lacks, several at a time, then the manifest.
+    fn push(&self, image: &Image, packed: &Packed, name: &Reference) -> Result<()> {
+        let client = self.images.client;
+        let events = self.images.events;
+        events.event(Event::Note { step: self.number, text: &format!("pushing {name}") });
+        let failed = |error| match registry_failure(name, error) {
+            crate::BuildError::Failed(mut failure) => {
+                failure.message = format!("could not push `{}`", name.familiar());
+                crate::BuildError::Failed(failure)
+            }
+            other => other,
+        };
+        let first = Mutex::new(BTreeSet::new());
+        packed.sources.par_iter().try_for_each(|layer| {
+            // The same layer twice in an image is sent once.
+            if !first
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .insert(layer.descriptor.digest.clone())
+            {
+                return Ok(());
+            }
+            let item = layer.descriptor.digest.short();
+            let total = layer.descriptor.size;
+            let progress =
+                |current| events.event(Event::Progress { step: self.number, item, current, total });
+            let mounts: Vec<Reference> = match &layer.blob {
+                PackedBlob::Remote(Origin::Registry(reference)) => vec![(**reference).clone()],
+                _ => Vec::new(),
+            };
+            let open = || -> io::Result<Box<dyn Read + Send>> {
+                match &layer.blob {
+                    PackedBlob::Here(blob) => Ok(Box::new(File::open(&blob.path)?)),
+                    PackedBlob::Remote(origin) => {
+                        let blob = self
+                            .images
+                            .blob(&layer.descriptor, origin, self.number)
+                            .map_err(|e| io::Error::other(e.to_string()))?;
+                        Ok(Box::new(File::open(&blob.path)?))
+                    }
+                }
+            };
+            client.push_blob(name, &layer.descriptor, &open, &mounts, &progress).map(drop).map_err(failed)
+        })?;
+        let config = image.config_bytes.clone();
+        let open = || -> io::Result<Box<dyn Read + Send>> { Ok(Box::new(io::Cursor::new(config.clone()))) };
+        client.push_blob(name, &packed.manifest.config, &open, &[], &|_| {}).map_err(failed)?;
+        client.push_manifest(name, &MediaType::ImageManifest, &packed.manifest_bytes).map_err(failed)?;
+        let text = format!("pushed {name} {}", packed.descriptor.digest);
+        events.event(Event::Note { step: self.number, text: &text });
+        Ok(())
+    }
+}
+
+impl PackedLayer {
+    fn of(media_type: MediaType, blob: Blob) -> PackedLayer {
+        PackedLayer {
+            descriptor: Descriptor::new(media_type, blob.digest.clone(), blob.size),
+            blob: PackedBlob::Here(blob),
+        }
+    }
+}
+
+impl Packed {
+    fn blobs<'s>(&'s self, image: &'s Image) -> Vec<BlobSource<'s>> {
+        let document = |descriptor: &Descriptor, bytes: &'s [u8]| BlobSource {
+            descriptor: descriptor.clone(),
+            open: Box::new(move || Ok(Box::new(io::Cursor::new(bytes.to_vec())))),
+        };
+        let mut blobs = vec![
+            document(&self.descriptor, &self.manifest_bytes),
+            document(&self.manifest.config, &image.config_bytes),
+        ];
+        blobs.extend(self.sources.iter().filter_map(|layer| match &layer.blob {
+            PackedBlob::Here(blob) => Some(BlobSource {
+                descriptor: layer.descriptor.clone(),
+                open: Box::new(move || Ok(Box::new(File::open(&blob.path)?))),
+            }),
+            PackedBlob::Remote(_) => None,
+        }));
+        blobs
+    }
+}
+
+impl Builder<'_> {
+    fn write_local(&self, image: &Image, path: &Path) -> Result<Written> {
+        let fault = || format!("could not write the files to `{}`", path.display());
+        let options = ExportOptions { clamp: self.request.epoch, ..ExportOptions::default() };
+        let tree = self.final_tree(image)?;
+        export_tree(tree.root(), path, &options).explain(FailureKind::Environment, fault)?;
+        Ok(Written { kind: "local", place: path.display().to_string(), manifest: None })
+    }
+
+    fn write_tar(&self, image: &Image, to: &Destination) -> Result<Written> {
+        let options = FlatOptions { clamp: self.request.epoch, ..FlatOptions::default() };
+        let tree = self.final_tree(image)?;
+        into_destination(to, |out| {
+            write_flat(tree.root(), &options, out).map(drop).map_err(io::Error::other)
+        })?;
+        Ok(Written { kind: "tar", place: place(to), manifest: None })
+    }
+
+    fn final_tree(&self, image: &Image) -> Result<std::sync::Arc<rbuild_context::Tree>> {
+        let copy = Image {
+            config: image.config.clone(),
+            config_bytes: image.config_bytes.clone(),
+            layers: image.layers.clone(),
+        };
+        let rootfs: Rootfs = std::sync::Arc::new(copy).rootfs();
+        match self.open(&crate::files::Files::Rootfs(rootfs))? {
+            crate::files::OpenFiles::Rootfs(tree) => Ok(tree),
+            crate::files::OpenFiles::Folder(_) => {
+                Err(Failure::new(FailureKind::Environment, "the image has no files").into())
+            }
+        }
+    }
+}
+
+/// Writes a file that appears whole or not at all, or standard output.
+fn into_destination(to: &Destination, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    let fault = || format!("could not write to {}", place(to));
+    match to {
+        Destination::Stdout => {
+            let mut out = BufWriter::with_capacity(1 << 20, io::stdout().lock());
+            write(&mut out).and_then(|()| out.flush()).explain(FailureKind::Environment, fault)
+        }
+        Destination::File(path) if is_special(path) => {
+            let mut out = BufWriter::new(
+                File::options().write(true).open(path).explain(FailureKind::Environment, fault)?,
+            );
+            write(&mut out).and_then(|()| out.flush()).explain(FailureKind::Environment, fault)
+        }
+        Destination::File(path) | Destination::Folder(path) => {
+            let temporary = beside(path);
+            let result = File::create(&temporary).and_then(|file| {
+                let mut out = BufWriter::with_capacity(1 << 20, file);
+                write(&mut out)?;
+                out.flush()?;
+                fs::rename(&temporary, path)
+            });
+            if result.is_err() {
+                // What is left is ours alone; the error that matters is the first.
+                let _ = fs::remove_file(&temporary);
+            }
+            result.explain(FailureKind::Environment, fault)
+        }
+    }
+}
+
+/// A pipe or device is written in place.
+fn is_special(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
+}
+
+fn beside(path: &Path) -> PathBuf {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    path.with_file_name(format!(".{name}.{}", std::process::id()))
+}
+
+fn place(to: &Destination) -> String {
+    match to {
+        Destination::File(path) | Destination::Folder(path) => path.display().to_string(),
+        Destination::Stdout => "standard output".to_owned(),
+    }
+}
+
+fn layer_type(compression: &Compression) -> MediaType {
+    match compression {
+        Compression::Gzip { .. } => MediaType::ImageLayerGzip,
+        Compression::Zstd { .. } => MediaType::ImageLayerZstd,
+        Compression::None => MediaType::ImageLayer,
+    }
+}
+
+/// A base layer's descriptor in an OCI manifest: Docker's media types have OCI's names there; the blob is the same.
+fn as_oci(descriptor: &Descriptor) -> Descriptor {
+    let media_type = match descriptor.media_type.to_string().as_str() {
+        "application/vnd.docker.image.rootfs.diff.tar.gzip"
+        | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => MediaType::ImageLayerGzip,
+        "application/vnd.docker.image.rootfs.diff.tar" => MediaType::ImageLayer,
+        "application/vnd.docker.image.rootfs.diff.tar.zstd" => MediaType::ImageLayerZstd,
+        _ => descriptor.media_type.clone(),
+    };
+    Descriptor { media_type, ..descriptor.clone() }
+}

@@ -1,0 +1,304 @@
+//! Sources of ADD that are somewhere else: files by HTTP, repositories by git.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rbuild_context::{GitReference, StatCache, Tree};
+use rbuild_executor::OutsideCommand;
+use rbuild_fs::{Root, RootfsPath, Timestamp};
+use rbuild_image::Digest;
+use rbuild_registry::HttpRequest;
+use rbuild_store::{Blob, MemoLinks, Resource};
+use serde::{Deserialize, Serialize};
+
+use crate::build::Builder;
+use crate::error::{Explain, Failure, FailureKind, Result};
+use crate::event::Event;
+use crate::files::{Files, FolderContext};
+use crate::steps::made_files;
+
+/// Memo kind: what a URL gave when it was last fetched.
+const FETCHED: &str = "http";
+/// The name of a file whose URL has none, as in the reference.
+const UNNAMED: &str = "__unnamed__";
+
+/// What is known of a URL.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct FetchedFile {
+    digest: Digest,
+    etag: Option<String>,
+    /// Seconds since 1970; 0 where the server says nothing.
+    modified: i64,
+}
+
+impl Builder<'_> {
+    /// The file behind a URL as something to copy: mode 0600, the server's time; and its name. It is not fetched again while
+    /// the server says that it has not changed.
+    pub(crate) fn fetch_file(&self, url: &str, checksum: Option<&str>) -> Result<(Files, String)> {
+        let number = self.announce(&format!("[internal] fetch {url}"));
+        let started = Instant::now();
+        let result = self.fetch(url).and_then(|(file, blob)| {
+            check(checksum, &file.digest, url)?;
+            self.as_files(&file, &blob, &name_of(url))
+        });
+        match &result {
+            Ok(_) => self.events.event(Event::Done { step: number, took: started.elapsed() }),
+            Err(error) => self.events.event(Event::Failed { step: number, message: &error.to_string() }),
+        }
+        Ok((result?, name_of(url)))
+    }
+
+    fn fetch(&self, url: &str) -> Result<(FetchedFile, Blob)> {
+        let fault = || "could not use the store".to_owned();
+        let known: Option<FetchedFile> =
+            self.store.memo(FETCHED, url).explain(FailureKind::Environment, fault)?;
+        let known = match known {
+            Some(file) => self
+                .store
+                .blob(&file.digest)
+                .explain(FailureKind::Environment, fault)?
+                .map(|blob| (file, blob)),
+            None => None,
+        };
+        let mut request = HttpRequest { url: url.to_owned(), headers: Vec::new() };
+        if let Some((FetchedFile { etag: Some(etag), .. }, _)) = &known {
+            request.headers.push(("If-None-Match".to_owned(), etag.clone()));
+        }
+        let mut response = self.images.client.http_get(&request).map_err(|error| {
+            Failure::new(FailureKind::Registry, format!("could not fetch `{url}`")).caused_by(error)
+        })?;
+        if let (304, Some(known)) = (response.status, known) {
+            return Ok(known);
+        }
+        let mut writer = self.store.blob_writer().explain(FailureKind::Environment, fault)?;
+        io::copy(&mut response.body, &mut writer)
+            .explain(FailureKind::Registry, || format!("could not fetch `{url}`"))?;
+        let blob = writer.commit(None).explain(FailureKind::Environment, fault)?;
+        let file = FetchedFile {
+            digest: blob.digest.clone(),
+            etag: response.header("etag").map(str::to_owned),
+            modified: response.header("last-modified").and_then(http_date).unwrap_or(0),
+        };
+        let links = MemoLinks { keeps: vec![Resource::Blob(blob.digest.clone())], about: Vec::new() };
+        self.store.put_memo(FETCHED, url, &file, &links).explain(FailureKind::Environment, fault)?;
+        Ok((file, blob))
+    }
+
+    fn as_files(&self, file: &FetchedFile, blob: &Blob, name: &str) -> Result<Files> {
+        let fault = || format!("could not keep the file `{name}`");
+        let folder = self.made_folder()?;
+        let path = folder.join(name);
+        let mut from = blob.open().explain(FailureKind::Environment, fault)?;
+        let mut to = File::create_new(&path).explain(FailureKind::Environment, fault)?;
+        io::copy(&mut from, &mut to).explain(FailureKind::Environment, fault)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
+            .explain(FailureKind::Environment, fault)?;
+        let root = Root::open(&folder).explain(FailureKind::Environment, fault)?;
+        root.set_mtime(&RootfsPath::new(name), Timestamp::from_seconds(file.modified))
+            .explain(FailureKind::Environment, fault)?;
+        made_files(&folder)
+    }
+
+    /// A commit of a repository as something to copy. git runs as the calling user, outside the user namespace.
+    pub(crate) fn fetch_git(
+        &self,
+        reference: &GitReference,
+        keep: Option<bool>,
+        checksum: Option<&str>,
+    ) -> Result<Files> {
+        let number = self.announce(&format!("[internal] git {}", reference.remote));
+        let started = Instant::now();
+        let result = self.clone_git(reference, keep, checksum);
+        match &result {
+            Ok(_) => self.events.event(Event::Done { step: number, took: started.elapsed() }),
+            Err(error) => self.events.event(Event::Failed { step: number, message: &error.to_string() }),
+        }
+        result
+    }
+
+    fn clone_git(
+        &self,
+        reference: &GitReference,
+        keep: Option<bool>,
+        checksum: Option<&str>,
+    ) -> Result<Files> {
+        // The user's own folder, not the store's: git runs outside the namespace and the store may belong to ids of ours.
+        let folder = self.made_folder()?;
+        open_to_caller(&folder)?;
+        let git = |arguments: &[&str]| self.git(&folder, &reference.remote, arguments);
+        git(&["init", "--quiet"])?;
+        git(&["remote", "add", "origin", &reference.remote])?;
+        let wanted = reference.reference.as_deref().unwrap_or("HEAD");
+        let checksum = checksum.or(reference.checksum.as_deref());
+        let depth: &[&str] = if checksum.is_some() { &[] } else { &["--depth=1"] };
+        let fetched = git(&[&["fetch", "--quiet", "--no-tags"], depth, &["origin", "--", wanted]].concat());
+        if fetched.is_err() && looks_like_commit(wanted) {
+            // Not every server gives a commit by its name; then everything has to come.
+            git(&[
+                "fetch",
+                "--quiet",
+                "origin",
+                "+refs/heads/*:refs/remotes/origin/*",
+                "+refs/tags/*:refs/tags/*",
+            ])?;
+            git(&["checkout", "--quiet", "--detach", wanted])?;
+        } else {
+            fetched?;
+            git(&["checkout", "--quiet", "--detach", "FETCH_HEAD"])?;
+        }
+        let commit = git(&["rev-parse", "HEAD"])?.trim().to_owned();
+        if let Some(wanted) = checksum.filter(|wanted| !commit.starts_with(wanted)) {
+            let message = format!("expected checksum to match {wanted}, got {commit}");
+            return Err(Failure::new(FailureKind::Build, message).into());
+        }
+        if reference.submodules.unwrap_or(true) && folder.join(".gitmodules").exists() {
+            git(&["submodule", "update", "--init", "--recursive", "--depth=1", "--quiet"])?;
+        }
+        if !keep.or(reference.keep_git_dir).unwrap_or(false) {
+            let repository = folder.join(".git");
+            rbuild_fs::remove_tree(&repository)
+                .explain(FailureKind::Environment, || "could not remove `.git`".to_owned())?;
+        }
+        let root = match &reference.subdir {
+            Some(subdir) => {
+                let whole = Root::open(&folder)
+                    .explain(FailureKind::Environment, || "could not open the repository".to_owned())?;
+                let inside = whole
+                    .resolve(&RootfsPath::new(subdir), rbuild_fs::FinalSymlink::Follow)
+                    .explain(FailureKind::Build, || format!("could not find `{subdir}` in the repository"))?;
+                folder.join(inside.relative())
+            }
+            None => folder,
+        };
+        let tree = Tree::directory(&root, None)
+            .explain(FailureKind::Build, || "could not read the repository".to_owned())?;
+        Ok(Files::Folder(Arc::new(FolderContext { tree, digests: StatCache::default() })))
+    }
+
+    fn git(&self, folder: &Path, remote: &str, arguments: &[&str]) -> Result<String> {
+        let options =
+            ["-c", "protocol.ext.allow=never", "-c", "core.hooksPath=/dev/null", "-c", "safe.directory=*"];
+        let argv: Vec<OsString> =
+            ["git"].iter().chain(&options).chain(arguments).map(OsString::from).collect();
+        let command = OutsideCommand {
+            argv,
+            env: self.git_environment(),
+            cwd: Some(folder.to_owned()),
+            stdin: Vec::new(),
+        };
+        let output = self.place.outside().run(&command).map_err(|error| {
+            let failure = Failure::new(FailureKind::Environment, "could not run `git`").caused_by(error);
+            failure.help("install it: `apt-get install git`")
+        })?;
+        if !output.status.success() {
+            let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            let message = format!("could not fetch the git repository `{remote}`");
+            return Err(Failure::new(FailureKind::Registry, message).caused_by(words).into());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// No prompts, no configuration that changes what is checked out.
+    fn git_environment(&self) -> Vec<(OsString, OsString)> {
+        let mut environment: BTreeMap<OsString, OsString> = self.request.git_environment.clone();
+        for (name, value) in [
+            ("GIT_TERMINAL_PROMPT", "0"),
+            ("GIT_ASKPASS", "true"),
+            ("LC_ALL", "C"),
+            ("GIT_LFS_SKIP_SMUDGE", "1"),
+        ] {
+            environment.insert(name.into(), value.into());
+        }
+        environment.into_iter().collect()
+    }
+}
+
+/// git writes here as the calling user, who is uid 0 inside and so already the owner; others may not look.
+fn open_to_caller(folder: &Path) -> Result<()> {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
+        .explain(FailureKind::Environment, || "could not prepare a folder for git".to_owned())
+}
+
+fn looks_like_commit(name: &str) -> bool {
+    name.len() >= 7 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn check(checksum: Option<&str>, digest: &Digest, url: &str) -> Result<()> {
+    let Some(text) = checksum else { return Ok(()) };
+    let wanted: Digest = text.parse().explain(FailureKind::Build, || format!("`{text}` is no checksum"))?;
+    if wanted != *digest {
+        let message = format!("digest mismatch: `{url}` has {digest}, `--checksum` wants {wanted}");
+        return Err(Failure::new(FailureKind::Build, message).into());
+    }
+    Ok(())
+}
+
+/// The last part of the URL's path, without the query.
+fn name_of(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let path = rest.split(['?', '#']).next().unwrap_or_default();
+    match path.split_once('/').map(|(_, path)| path.rsplit('/').next().unwrap_or_default()) {
+        Some(name) if !name.is_empty() && name != "." && name != ".." => percent_decoded(name),
+        _ => UNNAMED.to_owned(),
+    }
+}
+
+/// `%20` and its like; a name that would hold a slash stays as written.
+fn percent_decoded(name: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = name.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let hex = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        match hex.and_then(|digits| u8::from_str_radix(digits, 16).ok()).filter(|_| first == b'%') {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(first);
+                rest = after;
+            }
+        }
+    }
+    match String::from_utf8(bytes) {
+        Ok(decoded) if !decoded.contains(['/', '\0']) && decoded != "." && decoded != ".." => decoded,
+        _ => name.to_owned(),
+    }
+}
+
+/// Seconds since 1970 of an HTTP date.
+fn http_date(text: &str) -> Option<i64> {
+    jiff::fmt::rfc2822::parse(text).ok().map(|time| time.timestamp().as_second())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_named_by_the_path_of_their_url() {
+        for (url, name) in [
+            ("http://h/a/b.txt?x=1/2#y", "b.txt"),
+            ("http://h", UNNAMED),
+            ("http://h/", UNNAMED),
+            ("http://h/a%20b", "a b"),
+            ("http://h/a%2Fb", "a%2Fb"),
+            ("http://h/..", UNNAMED),
+            ("http://h/%2e%2e", "%2e%2e"),
+        ] {
+            assert_eq!(name_of(url), name, "{url}");
+        }
+    }
+
+    #[test]
+    fn http_dates() {
+        assert_eq!(http_date("Tue, 14 Nov 2023 22:13:20 GMT"), Some(1_700_000_000));
+        assert_eq!(http_date("yesterday"), None);
+    }
+}

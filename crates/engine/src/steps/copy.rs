@@ -1,0 +1,215 @@
+//! COPY and ADD.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rbuild_context::source::is_http_source;
+use rbuild_context::{GitReference, SelectOptions, Tree};
+use rbuild_dockerfile::{Copy, CopyKind, Heredoc};
+use rbuild_fs::{Root, RootfsPath, Timestamp};
+use rbuild_layer::copy::{Chmod, CopyOptions, Unpack};
+
+use super::Step;
+use crate::build::Builder;
+use crate::error::{AtSpan, Explain, Failure, FailureKind, Result};
+use crate::files::Files;
+use crate::state::StageState;
+use crate::users;
+
+/// One source of the instruction.
+struct Piece {
+    files: Files,
+    /// As written, or the name of a file made for the purpose.
+    source: String,
+    options: SelectOptions,
+    unpack: Unpack,
+}
+
+impl Builder<'_> {
+    /// `COPY` and `ADD`, their words expanded; `from` is where COPY reads, the build context unless `--from` says otherwise.
+    pub(crate) fn copy(
+        &self,
+        state: &mut StageState,
+        copy: &Copy,
+        from: &Files,
+        mut step: Step,
+    ) -> Result<()> {
+        let destination_text = copy.destination.text.as_str();
+        let destination = RootfsPath::new(state.working_dir()).join(destination_text);
+        let into_folder = destination_text.ends_with('/')
+            || matches!(destination_text, "." | "..")
+            || destination_text.ends_with("/.")
+            || destination_text.ends_with("/..");
+        let pieces = self.pieces(copy, from)?;
+        let chmod = copy.chmod.as_ref().map(|word| parse_chmod(&word.text)).transpose()?;
+
+        let parts = &mut step.parts;
+        parts.text("instruction", if copy.kind == CopyKind::Add { "ADD" } else { "COPY" });
+        parts.text("parent", &*state.key);
+        parts.text("destination", format!("{destination}{}", if into_folder { "/" } else { "" }));
+        for (name, value) in [("--chown", &copy.chown), ("--chmod", &copy.chmod)] {
+            if let Some(word) = value {
+                parts.text(name, &*word.text);
+            }
+        }
+        let flags = [("--link", copy.link), ("--parents", copy.parents)];
+        flags.into_iter().filter(|(_, given)| *given).for_each(|(name, _)| drop(parts.text(name, "true")));
+        if let Some(epoch) = self.request.epoch {
+            parts.text("SOURCE_DATE_EPOCH", epoch.to_string());
+        }
+        for (piece, span) in pieces.iter().zip(spans(copy)) {
+            let digest = self.content_digest(&piece.files, &piece.source, &piece.options).at(span)?;
+            parts.content(format!("source {}", piece.source), digest);
+            parts.text("unpack", format!("{:?}", piece.unpack));
+        }
+
+        self.step(state, step, |workspace| {
+            let chown = copy
+                .chown
+                .as_ref()
+                .map(|owner| users::for_chown(&workspace.root, &owner.text))
+                .transpose()?;
+            for (piece, span) in pieces.iter().zip(spans(copy)) {
+                let opened = self.open(&piece.files)?;
+                let selection = self.select(&opened, &piece.source, &piece.options).at(span)?.selection;
+                let options = CopyOptions {
+                    chown,
+                    chmod: chmod.clone(),
+                    unpack: piece.unpack,
+                    created: self.request.epoch.map(Timestamp::from_seconds),
+                    parents: copy.parents,
+                };
+                rbuild_layer::copy::copy(
+                    opened.tree(),
+                    &[selection],
+                    &workspace.root,
+                    &destination,
+                    into_folder,
+                    &options,
+                )
+                .explain(FailureKind::Build, || {
+                    format!("could not copy `{}` to `{destination_text}`", piece.source)
+                })
+                .at(span)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn pieces(&self, copy: &Copy, from: &Files) -> Result<Vec<Piece>> {
+        let options = SelectOptions {
+            wildcards: true,
+            exclude: copy.exclude.iter().map(|word| word.text.clone()).collect(),
+            parents: copy.parents,
+        };
+        let unpack = match (copy.kind, copy.unpack) {
+            (CopyKind::Copy, _) | (CopyKind::Add, Some(false)) => Unpack::Never,
+            (CopyKind::Add, _) => Unpack::Auto,
+        };
+        if copy.checksum.is_some()
+            && (copy.sources.len() != 1 || remote_source(copy.kind, &copy.sources[0].text)?.is_none())
+        {
+            return Err(Failure::new(
+                FailureKind::Build,
+                "checksum can't be specified for a local source: `--checksum` wants one HTTP or git source",
+            )
+            .into());
+        }
+        let mut pieces = Vec::new();
+        for source in &copy.sources {
+            let checksum = copy.checksum.as_ref().map(|word| word.text.as_str());
+            pieces.push(match remote_source(copy.kind, &source.text).at(source.span)? {
+                Some(Remote::Http) => {
+                    let (files, name) = self.fetch_file(&source.text, checksum).at(source.span)?;
+                    let unpack = if copy.unpack == Some(true) { Unpack::Auto } else { Unpack::Never };
+                    Piece { files, source: format!("/{name}"), options: SelectOptions::default(), unpack }
+                }
+                Some(Remote::Git(reference)) => {
+                    let files = self.fetch_git(&reference, copy.keep_git_dir, checksum).at(source.span)?;
+                    let options = SelectOptions { wildcards: false, parents: false, ..options.clone() };
+                    Piece { files, source: "/".to_owned(), options, unpack: Unpack::Never }
+                }
+                None => Piece {
+                    files: from.clone(),
+                    source: source.text.clone(),
+                    options: options.clone(),
+                    unpack,
+                },
+            });
+        }
+        if !copy.heredocs.is_empty() {
+            let files = self.heredoc_files(&copy.heredocs)?;
+            pieces.extend(copy.heredocs.iter().map(|heredoc| Piece {
+                files: files.clone(),
+                source: format!("/{}", heredoc.name),
+                options: SelectOptions::default(),
+                unpack: Unpack::Never,
+            }));
+        }
+        Ok(pieces)
+    }
+
+    /// The bodies as files named by their delimiters, mode 0644.
+    fn heredoc_files(&self, heredocs: &[Heredoc]) -> Result<Files> {
+        let folder = self.made_folder()?;
+        for heredoc in heredocs {
+            write_file(&folder, &heredoc.name, heredoc.chomped().as_bytes(), 0o644)?;
+        }
+        made_files(&folder)
+    }
+
+    /// A folder for files that a step needs; it goes with the build.
+    pub(crate) fn made_folder(&self) -> Result<PathBuf> {
+        let folder = self.store.temporary("made");
+        fs::create_dir(&folder)
+            .explain(FailureKind::Environment, || "could not write to the store".to_owned())?;
+        Ok(folder)
+    }
+}
+
+/// Writes one file of a made folder; its name is one component, whatever the Dockerfile says.
+pub(crate) fn write_file(folder: &Path, name: &str, content: &[u8], mode: u32) -> Result<()> {
+    let fault = || format!("could not write the file `{name}`");
+    if name.is_empty() || name.contains('/') || name == "." || name == ".." {
+        return Err(Failure::new(FailureKind::Build, format!("`{name}` cannot be the name of a file")).into());
+    }
+    let path = folder.join(name);
+    fs::write(&path, content).explain(FailureKind::Environment, fault)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).explain(FailureKind::Environment, fault)
+}
+
+/// A made folder as something to copy from: owners and modes as they were made.
+pub(crate) fn made_files(folder: &Path) -> Result<Files> {
+    let root =
+        Root::open(folder).explain(FailureKind::Environment, || "could not read the store".to_owned())?;
+    Ok(Files::Made(Arc::new(Tree::rootfs(root))))
+}
+
+/// The places of the sources, heredocs last, as [`Builder::pieces`] lists them.
+fn spans(copy: &Copy) -> impl Iterator<Item = rbuild_dockerfile::Span> + '_ {
+    copy.sources.iter().map(|word| word.span).chain(copy.heredocs.iter().map(|heredoc| heredoc.word))
+}
+
+/// A source of ADD that is not in the context.
+enum Remote {
+    Http,
+    Git(GitReference),
+}
+
+fn remote_source(kind: CopyKind, source: &str) -> Result<Option<Remote>> {
+    if kind == CopyKind::Copy {
+        return Ok(None);
+    }
+    let reference = GitReference::parse(source)
+        .explain(FailureKind::Build, || format!("could not understand the address `{source}`"))?;
+    match reference.filter(|reference| !reference.bare) {
+        Some(reference) => Ok(Some(Remote::Git(reference))),
+        None => Ok(is_http_source(source).then_some(Remote::Http)),
+    }
+}
+
+fn parse_chmod(text: &str) -> Result<Chmod> {
+    text.parse::<Chmod>().map_err(|error| Failure::new(FailureKind::Build, error.to_string()).into())
+}

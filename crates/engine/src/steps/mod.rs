@@ -1,0 +1,256 @@
+//! The steps that change files: RUN, COPY and ADD, WORKDIR. Each is: key, then either the cached snapshot, or mount the
+//! parents, change the merged tree, and keep the upper directory.
+
+mod copy;
+mod mounts;
+mod run;
+mod workdir;
+
+pub(crate) use copy::made_files;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use rbuild_executor::{Mounted, Overlay};
+use rbuild_fs::{Root, RootfsPath, Timestamp};
+use rbuild_store::{CacheKey, CacheResult, KeyParts, Lineage, NewRecord, Parent, Snapshot, SnapshotInfo};
+
+use crate::build::Builder;
+use crate::error::{BuildError, Explain, Failure, FailureKind, Result};
+use crate::event::{Event, StepNumber};
+use crate::image::ImageLayer;
+use crate::images::open_tree;
+use crate::state::{Rootfs, StageState};
+
+/// One step, ready to be looked up or run.
+pub(crate) struct Step {
+    /// As BuildKit writes it: `[build 3/6] RUN npm install`.
+    pub(crate) name: String,
+    /// Text of the history entry.
+    pub(crate) created_by: String,
+    /// What the result depends on.
+    pub(crate) parts: KeyParts,
+    pub(crate) lineage: Lineage,
+    /// Whether the layer will be part of an image, so that its digest may be begun at once.
+    pub(crate) digest: bool,
+    /// Work in a bare folder instead of the merged tree (`COPY --link`).
+    pub(crate) bare: bool,
+}
+
+/// Where a step works.
+pub(crate) struct Workspace {
+    /// The merged tree of its parents, writable; `None` for a step in a bare folder.
+    pub(crate) mounted: Option<Mounted>,
+    /// File access to it.
+    pub(crate) root: Root,
+    pub(crate) number: StepNumber,
+}
+
+/// Keys that this build is working at or has worked out itself: two stages with the same step do it once.
+#[derive(Debug, Default)]
+pub(crate) struct Done {
+    keys: Mutex<BTreeSet<CacheKey>>,
+    busy: Mutex<std::collections::BTreeMap<CacheKey, std::sync::Arc<Mutex<()>>>>,
+}
+
+impl Done {
+    fn contains(&self, key: &CacheKey) -> bool {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
+    }
+
+    fn insert(&self, key: CacheKey) {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+    }
+
+    fn turn(&self, key: &CacheKey) -> std::sync::Arc<Mutex<()>> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default().clone()
+    }
+}
+
+impl Builder<'_> {
+    /// Takes the state through one step: from the cache, or by `work`.
+    pub(crate) fn step(
+        &self,
+        state: &mut StageState,
+        step: Step,
+        work: impl FnOnce(&Workspace) -> Result<()>,
+    ) -> Result<()> {
+        if self.cancel.is_cancelled() {
+            return Err(BuildError::Cancelled);
+        }
+        let number = self.announce(&step.name);
+        let started = Instant::now();
+        let key = step.parts.key();
+        let turn = self.done.turn(&key);
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = match self.look_up(state, &step, &key) {
+            Ok(Some(snapshot)) => {
+                self.events.event(Event::Cached { step: number });
+                Ok(snapshot)
+            }
+            Ok(None) => self.execute(state, &step, number, work).inspect(|_| {
+                self.events.event(Event::Done { step: number, took: started.elapsed() });
+            }),
+            Err(error) => Err(error),
+        };
+        let snapshot = result.inspect_err(|error| self.report_failure(number, error))?;
+        self.done.insert(key.clone());
+        if step.digest && snapshot.info.diff_id.is_none() {
+            self.digests.begin(self.store, snapshot.id);
+        }
+        state.layers.push(ImageLayer::Snapshot(snapshot.id));
+        state.rootfs = Rootfs::Snapshot(snapshot.id);
+        state.key = key.to_string();
+        state.record(step.created_by, Some(snapshot.info.created));
+        Ok(())
+    }
+
+    /// The cached result, if there is one that stands on just this state and may be used.
+    fn look_up(&self, state: &StageState, step: &Step, key: &CacheKey) -> Result<Option<Snapshot>> {
+        let cache = &self.request.cache;
+        let refused = cache.none || cache.except_stages.iter().any(|stage| *stage == step.lineage.stage);
+        if refused && !self.done.contains(key) {
+            return Ok(None);
+        }
+        let store_fault = || "could not read the build cache".to_owned();
+        let Some(record) = self.store.cache_record(key).explain(FailureKind::Environment, store_fault)?
+        else {
+            return Ok(None);
+        };
+        let CacheResult::Snapshot(id) = record.result else { return Ok(None) };
+        let Some(snapshot) = self.store.snapshot(&id).explain(FailureKind::Environment, store_fault)? else {
+            return Ok(None);
+        };
+        // The key says how the parents were made. If they were made again since, the result no longer stands on them.
+        let same_parent = match (&state.rootfs, snapshot.parent()) {
+            (Rootfs::Empty, Parent::None) => true,
+            (Rootfs::Image(image), Parent::Layers(chain)) => image.chain() == *chain,
+            (Rootfs::Snapshot(id), Parent::Snapshot(parent)) => id == parent,
+            _ => false,
+        };
+        if same_parent {
+            self.store.remember(&step.lineage, key).explain(FailureKind::Environment, store_fault)?;
+        }
+        Ok(same_parent.then_some(snapshot))
+    }
+
+    fn execute(
+        &self,
+        state: &StageState,
+        step: &Step,
+        number: StepNumber,
+        work: impl FnOnce(&Workspace) -> Result<()>,
+    ) -> Result<Snapshot> {
+        let parent = self.parent(&state.rootfs)?;
+        let store_fault = || "could not write to the store".to_owned();
+        let new = self.store.begin(&parent).explain(FailureKind::Environment, store_fault)?;
+        let lowers = self.store.lowers(&parent).explain(FailureKind::Environment, store_fault)?;
+        if let Some(top) = lowers.first() {
+            copy_root_folder(top, &new.upper())?;
+        }
+
+        let (upper, scratch) = (new.upper(), new.work());
+        let workspace = if step.bare {
+            Workspace { mounted: None, root: open_tree(&upper, &new.sidecar())?, number }
+        } else {
+            let mounted = Overlay { lowers: &lowers, upper: Some(&upper), work: Some(&scratch) }
+                .mount()
+                .explain(FailureKind::Environment, || {
+                    "could not mount the step's root file system".to_owned()
+                })?;
+            Workspace { root: mounted_root(&mounted)?, mounted: Some(mounted), number }
+        };
+        work(&workspace)?;
+        drop(workspace);
+        if self.cancel.is_cancelled() {
+            return Err(BuildError::Cancelled);
+        }
+        if let (Some(epoch), true) = (self.request.epoch, self.request.rewrite_timestamp) {
+            clamp_times(&new.upper(), epoch)?;
+        }
+        let created = self.request.epoch.unwrap_or_else(|| Timestamp::now().seconds);
+        let info = SnapshotInfo { created_by: step.created_by.clone(), created, ..SnapshotInfo::default() };
+        let snapshot = new.commit(info).explain(FailureKind::Environment, store_fault)?;
+        let record = NewRecord {
+            parts: step.parts.clone(),
+            lineage: step.lineage.clone(),
+            result: CacheResult::Snapshot(snapshot.id),
+            diff_id: None,
+            created,
+            log: None,
+        };
+        self.store.put_cache_record(record).explain(FailureKind::Environment, store_fault)?;
+        Ok(snapshot)
+    }
+
+    fn report_failure(&self, number: StepNumber, error: &BuildError) {
+        match error {
+            BuildError::Cancelled => self.events.event(Event::Cancelled { step: number }),
+            error => self.events.event(Event::Failed { step: number, message: &error.to_string() }),
+        }
+    }
+
+    /// The tree of a finished state, read-only.
+    pub(crate) fn mount_read_only(&self, rootfs: &Rootfs) -> Result<Mounted> {
+        let parent = self.parent(rootfs)?;
+        let lowers = self
+            .store
+            .lowers(&parent)
+            .explain(FailureKind::Environment, || "could not read the store".to_owned())?;
+
+        Overlay { lowers: &lowers, upper: None, work: None }
+            .mount()
+            .explain(FailureKind::Environment, || "could not mount a root file system".to_owned())
+    }
+}
+
+/// File access to a mounted tree.
+pub(crate) fn mounted_root(mounted: &Mounted) -> Result<Root> {
+    let fd = mounted
+        .try_clone_fd()
+        .explain(FailureKind::Environment, || "could not keep a mount open".to_owned())?;
+    Ok(Root::from_fd(fd, "/".into()))
+}
+
+/// Overlay shows the upper's own root folder as `/`: it takes mode, owner and attributes from the parent's.
+fn copy_root_folder(parent: &Path, upper: &Path) -> Result<()> {
+    let fault = || "could not prepare the step's root folder".to_owned();
+    let (from, to) = (
+        Root::open(parent).explain(FailureKind::Environment, fault)?,
+        Root::open(upper).explain(FailureKind::Environment, fault)?,
+    );
+    let slash = RootfsPath::root();
+    if let Some(meta) = from.meta(&slash).explain(FailureKind::Environment, fault)? {
+        to.set_meta(&slash, &meta).explain(FailureKind::Environment, fault)?;
+    }
+    for (name, value) in from.xattrs(&slash).explain(FailureKind::Environment, fault)? {
+        to.set_xattr(&slash, &name, &value).explain(FailureKind::Environment, fault)?;
+    }
+    Ok(())
+}
+
+/// `rewrite-timestamp`: no time in the layer is after the epoch. Folders last, after all in them.
+fn clamp_times(upper: &Path, epoch: i64) -> Result<()> {
+    let root = Root::open(upper).explain(FailureKind::Environment, || "could not open a layer".to_owned())?;
+    clamp_folder(&root, &RootfsPath::root(), Timestamp::from_seconds(epoch))
+        .explain(FailureKind::Environment, || "could not set the times of a layer's files".to_owned())
+}
+
+fn clamp_folder(
+    root: &Root,
+    folder: &RootfsPath,
+    epoch: Timestamp,
+) -> std::result::Result<(), rbuild_fs::PathError> {
+    for (name, meta) in root.read_dir_meta(folder)? {
+        let path = folder.join(&name);
+        if meta.is_dir() {
+            clamp_folder(root, &path, epoch)?;
+        }
+        if meta.mtime > epoch {
+            root.set_mtime(&path, epoch)?;
+        }
+    }
+    Ok(())
+}

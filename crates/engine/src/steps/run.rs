@@ -1,0 +1,309 @@
+//! RUN.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+
+use rbuild_dockerfile::{Network as RunNetwork, Program, Run, Security};
+use rbuild_executor::{
+    CapabilitySet, ExitReport, Mount, MountKind, Network, Resource, Rlimit, SandboxSpec, Stream, signal_name,
+};
+
+use super::mounts::Prepared;
+use super::{Step, Workspace};
+use crate::build::{Builder, StageRun};
+use crate::error::{BuildError, Explain, Failure, FailureKind, Result};
+use crate::event::{Event, EventSink, StepNumber};
+use crate::request;
+use crate::state::StageState;
+use crate::users;
+
+/// The build args that reach RUN without `ARG`, in both spellings, and are part of no key.
+const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
+/// Where the host's certificate authorities appear during RUN, and the variables by which programs find them.
+const CERTIFICATES: &str = "/run/rbuild/host-certificates.crt";
+const CERTIFICATE_VARIABLES: [&str; 8] = [
+    "SSL_CERT_FILE",
+    "NODE_EXTRA_CA_CERTS",
+    "CURL_CA_BUNDLE",
+    "REQUESTS_CA_BUNDLE",
+    "PIP_CERT",
+    "GIT_SSL_CAINFO",
+    "CARGO_HTTP_CAINFO",
+    "AWS_CA_BUNDLE",
+];
+/// Lines of a failed command's output that the error repeats.
+const TAIL: usize = 12;
+
+impl Builder<'_> {
+    /// `RUN`, its flags expanded.
+    pub(crate) fn run_command(
+        &self,
+        state: &mut StageState,
+        run: &Run,
+        at: &StageRun<'_>,
+        mut step: Step,
+    ) -> Result<()> {
+        let mut prepared = self.prepare_mounts(state, run, at)?;
+        let argv = match run.program() {
+            Program::Exec(words) => words,
+            Program::Shell(text) => state.shell().into_iter().chain([text]).collect(),
+            Program::Script { name, content } => {
+                let path = format!("/dev/pipes/{name}");
+                prepared.parts.push(("script".to_owned(), content.clone()));
+                prepared.add_file(PathBuf::from(&path), content.into_bytes(), 0o755);
+                state.shell().into_iter().chain([path]).collect()
+            }
+        };
+        let network = self.network(run)?;
+        let insecure = run.security == Some(Security::Insecure);
+        if insecure && !self.request.run.allow_insecure {
+            let message = "`RUN --security=insecure` is not allowed";
+            return Err(Failure::new(FailureKind::Build, message)
+                .help("allow it with `--allow security.insecure`")
+                .into());
+        }
+        self.run_key(state, &argv, network, insecure, &prepared, &mut step);
+        let user = state.container().user.clone();
+        let (environment, cwd) = (state.environment.clone(), state.working_dir().to_owned());
+        self.step(state, step, |workspace| {
+            let account = users::of(&workspace.root, &user)?;
+            let mounted = workspace
+                .mounted
+                .as_ref()
+                .ok_or_else(|| Failure::new(FailureKind::Environment, "RUN needs a mounted tree"))?;
+            let mut spec = SandboxSpec::new(mounted, &argv);
+            (spec.uid, spec.gid, spec.groups) = (account.uid, account.gid, account.groups);
+            spec.cwd = PathBuf::from(&cwd);
+            spec.network = network;
+            spec.privileged = insecure;
+            spec.hostname = self.hostname().to_owned();
+            self.apply_options(&mut spec)?;
+            let mut environment = environment;
+            let mounts = self.open_mounts(&prepared, &mut environment)?;
+            spec.held = mounts.locks();
+            spec.mounts = mounts.into_sandbox();
+            spec.mounts.extend(self.standard_mounts());
+            spec.env = self.environment(environment, &account.home);
+            let report = self.in_sandbox(&spec, workspace)?;
+            self.outcome(report, &argv, workspace.number)
+        })
+    }
+
+    /// What the result of a RUN depends on (reference 1.18): not on proxies, secrets, or the host's certificates.
+    fn run_key(
+        &self,
+        state: &StageState,
+        argv: &[String],
+        network: Network,
+        insecure: bool,
+        prepared: &Prepared,
+        step: &mut Step,
+    ) {
+        let options = &self.request.run;
+        let parts = &mut step.parts;
+        parts.text("instruction", "RUN").text("parent", &*state.key);
+        parts.text("command", format!("{argv:?}"));
+        parts.text("directory", state.working_dir()).text("user", &*state.container().user);
+        parts.text("platform", self.request.platform.to_string()).text("hostname", self.hostname());
+        parts
+            .text("network", format!("{network:?}"))
+            .text("security", if insecure { "insecure" } else { "sandbox" });
+        for (name, value) in &state.environment {
+            parts.text(format!("environment {name}"), &**value);
+        }
+        for (name, value) in &prepared.parts {
+            parts.text(name.clone(), &**value);
+        }
+        for (name, digest) in &prepared.contents {
+            parts.content(name.clone(), digest.clone());
+        }
+        for (host, _) in &options.extra_hosts {
+            parts.text("host", &**host);
+        }
+        for (name, soft, hard) in &options.ulimits {
+            parts.text(format!("ulimit {name}"), format!("{soft}:{hard}"));
+        }
+        for (name, list) in
+            [("--cap-add", &options.capabilities_added), ("--cap-drop", &options.capabilities_dropped)]
+        {
+            list.iter().for_each(|capability| drop(parts.text(name, &**capability)));
+        }
+        if let Some(epoch) = self.request.epoch.filter(|_| self.request.rewrite_timestamp) {
+            parts.text("rewrite-timestamp", epoch.to_string());
+        }
+    }
+
+    fn network(&self, run: &Run) -> Result<Network> {
+        let of_build = match self.request.run.network {
+            request::Network::Host => Network::Host,
+            request::Network::None => Network::None,
+        };
+        Ok(match run.network {
+            None | Some(RunNetwork::Default) => of_build,
+            Some(RunNetwork::None) => Network::None,
+            Some(RunNetwork::Host) if self.request.run.allow_network_host => Network::Host,
+            Some(RunNetwork::Host) => {
+                let failure = Failure::new(FailureKind::Build, "`RUN --network=host` is not allowed");
+                return Err(failure.help("allow it with `--allow network.host`").into());
+            }
+        })
+    }
+
+    fn hostname(&self) -> &str {
+        self.request.build_args.get("BUILDKIT_SANDBOX_HOSTNAME").map_or("buildkitsandbox", String::as_str)
+    }
+
+    fn apply_options(&self, spec: &mut SandboxSpec<'_>) -> Result<()> {
+        let options = &self.request.run;
+        if let Some(size) = options.shm_size {
+            spec.shm_size = size;
+        }
+        spec.capabilities = CapabilitySet::docker()
+            .adjusted(&options.capabilities_added, &options.capabilities_dropped)
+            .map_err(|name| Failure::new(FailureKind::Usage, format!("there is no capability `{name}`")))?;
+        for (name, soft, hard) in &options.ulimits {
+            let resource = resource(name).ok_or_else(|| {
+                Failure::new(FailureKind::Usage, format!("there is no resource limit `{name}`"))
+            })?;
+            let limit = |value: u64| (value != u64::MAX).then_some(value);
+            spec.rlimits.push(Rlimit { resource, soft: limit(*soft), hard: limit(*hard) });
+        }
+        Ok(())
+    }
+
+    /// The command's whole environment: image and build args, the user's home, proxies, and the host's certificates.
+    fn environment(&self, mut environment: Vec<(String, String)>, home: &str) -> Vec<(OsString, OsString)> {
+        let mut add = |name: &str, value: &str| {
+            if !environment.iter().any(|(known, _)| known == name) {
+                environment.push((name.to_owned(), value.to_owned()));
+            }
+        };
+        add("HOME", home);
+        for name in PROXIES {
+            let lower = name.to_lowercase();
+            let given = &self.request.build_args;
+            if let Some(value) = given.get(name).or_else(|| given.get(&lower)) {
+                add(name, value);
+                add(&lower, value);
+            }
+        }
+        if self.request.run.host_certificates.is_some() {
+            CERTIFICATE_VARIABLES.iter().for_each(|name| add(name, CERTIFICATES));
+        }
+        environment.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
+    }
+
+    /// The host's name look-up, and its certificates where they were asked for.
+    fn standard_mounts(&self) -> Vec<Mount> {
+        let options = &self.request.run;
+        let mut hosts = options.hosts.clone();
+        if !hosts.ends_with(b"\n") && !hosts.is_empty() {
+            hosts.push(b'\n');
+        }
+        hosts.extend(format!("127.0.0.1\t{}\n", self.hostname()).bytes());
+        for (host, address) in &options.extra_hosts {
+            hosts.extend(format!("{address}\t{host}\n").bytes());
+        }
+        let mut files = vec![("/etc/resolv.conf", options.resolv_conf.clone()), ("/etc/hosts", hosts)];
+        if let Some(bundle) = &options.host_certificates {
+            files.push((CERTIFICATES, bundle.clone()));
+        }
+        let file = |(target, content): (&str, Vec<u8>)| Mount {
+            target: target.into(),
+            kind: MountKind::File { content, mode: 0o644, uid: 0, gid: 0, read_only: true },
+        };
+        files.into_iter().map(file).collect()
+    }
+
+    fn in_sandbox(&self, spec: &SandboxSpec<'_>, workspace: &Workspace) -> Result<ExitReport> {
+        let log = self.log_file(workspace.number)?;
+        let mut output = Output { events: self.events, step: workspace.number, log };
+        rbuild_executor::run(spec, &mut output, self.cancel)
+            .explain(FailureKind::Environment, || "could not run the command in a sandbox".to_owned())
+    }
+
+    fn log_file(&self, number: StepNumber) -> Result<File> {
+        let fault = || "could not write the step's log".to_owned();
+        let path = self.log_path(number)?;
+        File::create(&path).explain(FailureKind::Environment, fault)
+    }
+
+    fn log_path(&self, number: StepNumber) -> Result<PathBuf> {
+        self.store
+            .log_path(&self.name, &number.to_string())
+            .explain(FailureKind::Environment, || "could not write the step's log".to_owned())
+    }
+
+    fn outcome(&self, report: ExitReport, argv: &[String], number: StepNumber) -> Result<()> {
+        let how = match report {
+            ExitReport::Exited(0) => return Ok(()),
+            ExitReport::Cancelled => return Err(BuildError::Cancelled),
+            ExitReport::Exited(137) => "exit code: 137 (killed; out of memory?)".to_owned(),
+            ExitReport::Exited(code) => format!("exit code: {code}"),
+            ExitReport::Signaled(signal) => format!("killed by {}", signal_name(signal)),
+        };
+        let message = format!("process \"{}\" did not complete successfully: {how}", argv.join(" "));
+        let mut failure = Failure::new(FailureKind::Build, message);
+        let log = self.log_path(number)?;
+        failure.output_tail = last_lines(&log);
+        failure.log = Some(log);
+        Err(failure.into())
+    }
+}
+
+/// Passes a command's output on, and keeps all of it in a file.
+struct Output<'a> {
+    events: &'a dyn EventSink,
+    step: StepNumber,
+    log: File,
+}
+
+impl rbuild_executor::OutputSink for Output<'_> {
+    fn output(&mut self, stream: Stream, bytes: &[u8]) {
+        // A log that cannot be written must not stop the command; the output is shown all the same.
+        let _ = self.log.write_all(bytes);
+        self.events.event(Event::Output { step: self.step, stream, bytes });
+    }
+}
+
+/// The last lines of a log, control characters taken out.
+fn last_lines(log: &std::path::Path) -> Vec<String> {
+    use std::io::{Read, Seek, SeekFrom};
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(log)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(64 << 10)))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    // The error is about the command; a log that cannot be read again only makes it shorter.
+    let text = String::from_utf8_lossy(&read().unwrap_or_default()).into_owned();
+    let clean = |line: &str| line.chars().filter(|c| !c.is_control() || *c == '\t').collect::<String>();
+    let lines: Vec<String> = text.lines().map(clean).filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(TAIL)..].to_vec()
+}
+
+fn resource(name: &str) -> Option<Resource> {
+    Some(match name {
+        "as" => Resource::As,
+        "core" => Resource::Core,
+        "cpu" => Resource::Cpu,
+        "data" => Resource::Data,
+        "fsize" => Resource::Fsize,
+        "locks" => Resource::Locks,
+        "memlock" => Resource::Memlock,
+        "msgqueue" => Resource::Msgqueue,
+        "nice" => Resource::Nice,
+        "nofile" => Resource::Nofile,
+        "nproc" => Resource::Nproc,
+        "rss" => Resource::Rss,
+        "rtprio" => Resource::Rtprio,
+        "rttime" => Resource::Rttime,
+        "sigpending" => Resource::Sigpending,
+        "stack" => Resource::Stack,
+        _ => return None,
+    })
+}

@@ -1,0 +1,362 @@
+//! The command line as typed: pure data, by clap. [`crate::request`] turns it into what the engine takes.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Builds container images from Dockerfiles, without a daemon and without root.
+#[derive(Debug, Parser)]
+#[command(
+    name = "rbuild",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true,
+    after_help = "`rbuild [OPTIONS] CONTEXT` builds; `rbuild build` is the same. A folder that is named like a command is written `./NAME`."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) build: BuildArgs,
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct GlobalArgs {
+    /// Where images, snapshots and cache lie [default: $RBUILD_ROOT, else rbuild/ in the XDG data home]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+    /// Say more about what is done and why
+    #[arg(short = 'D', long, global = true)]
+    pub(crate) debug: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build an image from a Dockerfile (what `rbuild CONTEXT` does)
+    Build(Box<BuildArgs>),
+    /// Read Dockerfiles: print the typed instructions, or the file in canonical form
+    Dockerfile {
+        #[command(subcommand)]
+        command: DockerfileCommand,
+    },
+    /// Print the stage graph of a Dockerfile
+    Plan(PlanArgs),
+    /// Fetch an image from a registry into the store
+    Pull {
+        /// Image to fetch
+        image: String,
+        /// Platform to choose from an index, such as linux/arm64
+        #[arg(long)]
+        platform: Option<String>,
+        /// Print the image's digest only
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Send an image of the store to a registry
+    Push {
+        /// Image to send
+        image: String,
+        /// Print the image's digest only
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Give an image of the store another name
+    Tag {
+        /// An image of the store: a name or an image ID
+        source: String,
+        /// Its new name
+        target: String,
+    },
+    /// List the images of the store
+    Images {
+        /// Print `json`, one document per line, instead of a table
+        #[arg(long, value_name = "FORMAT")]
+        format: Option<String>,
+        /// Print image IDs only
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Print the config of an image of the store
+    Inspect {
+        /// An image of the store: a name or an image ID
+        image: String,
+        /// Print the manifest's bytes as they are
+        #[arg(long)]
+        raw: bool,
+    },
+    /// Print the history of an image of the store, newest first
+    History {
+        /// An image of the store: a name or an image ID
+        image: String,
+    },
+    /// Remove names of images from the store
+    Rmi {
+        /// Images to remove
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+    /// Write an image of the store to an archive
+    Save {
+        /// Images to write
+        #[arg(required = true)]
+        images: Vec<String>,
+        /// File to write [default: standard output]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Kind of archive
+        #[arg(long, value_enum, default_value = "docker")]
+        format: ArchiveFormat,
+    },
+    /// Read images from an archive into the store
+    Load {
+        /// Archive to read [default: standard input]
+        #[arg(short, long, value_name = "FILE")]
+        input: Option<PathBuf>,
+    },
+    /// Log in to a registry and keep the credentials in Docker's config.json
+    Login {
+        /// The registry [default: docker.io]
+        registry: Option<String>,
+        #[arg(short, long)]
+        /// User name
+        username: Option<String>,
+        /// Password (better: --password-stdin)
+        #[arg(short, long)]
+        password: Option<String>,
+        /// Read the password from standard input
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Forget the credentials for a registry
+    Logout {
+        /// The registry [default: docker.io]
+        registry: Option<String>,
+    },
+    /// Print what the store holds and how large it is
+    Du,
+    /// Remove what nothing uses any more from the store
+    Prune {
+        /// Also what the cache would use again, and images without a name
+        #[arg(short, long)]
+        all: bool,
+        /// Do not ask
+        #[arg(short, long)]
+        force: bool,
+        /// Only what was not used for this long, such as 24h
+        #[arg(long, value_name = "AGE")]
+        until: Option<String>,
+        /// Keep this much, such as 10GB
+        #[arg(long, value_name = "SIZE")]
+        keep_storage: Option<String>,
+    },
+    /// Say what this machine allows and which way rbuild will take
+    Doctor,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum ArchiveFormat {
+    Docker,
+    Oci,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DockerfileCommand {
+    /// Print the typed instructions with their spans as JSON
+    Parse {
+        /// Dockerfile to read, `-` for standard input
+        file: PathBuf,
+    },
+    /// Print the file in canonical form
+    Format {
+        /// Dockerfile to read, `-` for standard input
+        file: PathBuf,
+        /// Only say whether the file is in canonical form (exit code 1 if not)
+        #[arg(long)]
+        check: bool,
+        /// Change the file in place
+        #[arg(short, long, conflicts_with = "check")]
+        write: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) build: BuildArgs,
+    /// How to print the graph
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: PlanFormat,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum PlanFormat {
+    Text,
+    Json,
+    Dot,
+    Mermaid,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Progress {
+    Auto,
+    Plain,
+    Tty,
+    Quiet,
+    Rawjson,
+    None,
+}
+
+/// Docker's options of a build.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct BuildArgs {
+    /// Build context: a folder, a git or HTTP address, or `-` for standard input
+    #[arg(value_name = "CONTEXT", required = true)]
+    pub(crate) context: Option<String>,
+    /// Name of the Dockerfile [default: CONTEXT/Dockerfile], `-` for standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Name for the image, `name:tag`; may be repeated
+    #[arg(short, long = "tag", value_name = "NAME")]
+    pub(crate) tags: Vec<String>,
+    /// Build argument `NAME=VALUE`, or `NAME` to take the value from the environment
+    #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
+    pub(crate) build_args: Vec<String>,
+    /// Another build context, `NAME=DIR`, `NAME=docker-image://…`, `NAME=oci-layout://…`
+    #[arg(long = "build-context", value_name = "NAME=WHERE")]
+    pub(crate) build_contexts: Vec<String>,
+    /// Stage to build [default: the last]
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+    /// Label for the image; may be repeated
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    pub(crate) labels: Vec<String>,
+    /// Annotation for the image's manifest; may be repeated
+    #[arg(long = "annotation", value_name = "NAME=VALUE")]
+    pub(crate) annotations: Vec<String>,
+    /// Run every step again
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// Run the steps of these stages again
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub(crate) no_cache_filter: Vec<String>,
+    /// Ask the registry for the base images even if the store has them
+    #[arg(long)]
+    pub(crate) pull: bool,
+    /// Line of /etc/hosts during RUN, `HOST:IP`
+    #[arg(long = "add-host", value_name = "HOST:IP")]
+    pub(crate) add_hosts: Vec<String>,
+    /// Network during RUN: default, host or none
+    #[arg(long, value_name = "MODE")]
+    pub(crate) network: Option<String>,
+    /// Platform of the image, such as linux/arm64
+    #[arg(long = "platform", value_name = "PLATFORM", value_delimiter = ',')]
+    pub(crate) platforms: Vec<String>,
+    /// Where the result goes: `type=oci,dest=FILE`, `type=docker`, `type=local,dest=DIR`, `type=tar`, `type=image,push=true`, a folder, or `-`
+    #[arg(short, long = "output", value_name = "OUTPUT")]
+    pub(crate) outputs: Vec<String>,
+    /// Short for `--output=type=registry`
+    #[arg(long)]
+    pub(crate) push: bool,
+    /// Keep the image in the store (it is kept anyway)
+    #[arg(long)]
+    pub(crate) load: bool,
+    /// Write the image's ID to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) iidfile: Option<PathBuf>,
+    /// Write facts about the result to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata_file: Option<PathBuf>,
+    /// Print the image's ID and nothing else
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// How progress is shown
+    #[arg(long, value_enum, env = "BUILDKIT_PROGRESS", default_value = "auto")]
+    pub(crate) progress: Progress,
+    /// Secret for RUN --mount=type=secret, `id=ID[,src=FILE|,env=NAME]`
+    #[arg(long = "secret", value_name = "SECRET")]
+    pub(crate) secrets: Vec<String>,
+    /// SSH agent socket or keys for RUN --mount=type=ssh, `default` or `ID=SOCKET|KEY`
+    #[arg(long = "ssh", value_name = "SSH")]
+    pub(crate) ssh: Vec<String>,
+    /// What RUN may ask for beyond the sandbox: security.insecure, network.host
+    #[arg(long = "allow", value_name = "ENTITLEMENT", value_delimiter = ',')]
+    pub(crate) allow: Vec<String>,
+    /// Size of /dev/shm during RUN, such as 128m [default: 64m]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) shm_size: Option<String>,
+    /// Limit of a resource during RUN, `NAME=SOFT[:HARD]`
+    #[arg(long = "ulimit", value_name = "LIMIT")]
+    pub(crate) ulimits: Vec<String>,
+    /// Add a capability to RUN's
+    #[arg(long = "cap-add", value_name = "CAP", value_delimiter = ',')]
+    pub(crate) cap_add: Vec<String>,
+    /// Take a capability from RUN's
+    #[arg(long = "cap-drop", value_name = "CAP", value_delimiter = ',')]
+    pub(crate) cap_drop: Vec<String>,
+    /// Let RUN trust what this machine trusts: its CA bundle is there during RUN only and leaves no trace in the image
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub(crate) host_certs: Option<String>,
+    /// Report build checks instead of building
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub(crate) check: Option<String>,
+    /// What to do: build, check, outline or targets (`,format=json`)
+    #[arg(long, value_name = "METHOD")]
+    pub(crate) call: Option<String>,
+    /// Refuse what the reference implementation refuses
+    #[arg(long)]
+    pub(crate) strict_docker: bool,
+    /// Accepted for Docker's sake, without effect here
+    #[command(flatten)]
+    pub(crate) ignored: IgnoredArgs,
+}
+
+/// Options that Docker's `build` has and that have no meaning here; each that is given is named in a warning.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct IgnoredArgs {
+    #[arg(long, hide = true)]
+    pub(crate) builder: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) compress: bool,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) rm: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) force_rm: bool,
+    #[arg(long, hide = true)]
+    pub(crate) isolation: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) security_opt: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) squash: bool,
+    #[arg(long, hide = true)]
+    pub(crate) provenance: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) sbom: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) attest: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cache_from: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cache_to: Vec<String>,
+    #[arg(short, long, hide = true)]
+    pub(crate) memory: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) memory_swap: Option<String>,
+    #[arg(short, long, hide = true)]
+    pub(crate) cpu_shares: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cpu_period: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cpu_quota: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cpuset_cpus: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cpuset_mems: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cgroup_parent: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) resource: Vec<String>,
+}

@@ -1,0 +1,137 @@
+//! `rbuild CONTEXT`.
+
+use std::fs;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+
+use nix::sys::signal::{SigSet, Signal};
+use rbuild_engine::{BuildRequest, BuiltImage, EventSink, Tools, Written};
+use rbuild_executor::{Cancel, Place};
+use rustix::termios::tcgetwinsize;
+
+use crate::args::{BuildArgs, GlobalArgs, IgnoredArgs, Progress};
+use crate::failure::CliError;
+use crate::ui::{Size, Ui, UiOptions};
+use crate::{request, surroundings};
+
+/// Exit code after Ctrl-C, as shells report it: 128 and the signal's number.
+const INTERRUPTED: i32 = 130;
+
+/// Builds, shows progress, and writes what was asked for beside the image.
+pub(crate) fn run(args: &BuildArgs, global: &GlobalArgs, place: &'static Place) -> Result<(), CliError> {
+    let request = request::read(args)?;
+    let store = surroundings::open_store(global.root.as_deref(), place)?;
+    let client = surroundings::client(place)?;
+    let cancel = Cancel::new().map_err(|error| CliError::environment("could not prepare to be interrupted".to_owned(), error))?;
+    watch_signals(&cancel)?;
+    let ui = progress(args);
+    for name in args.ignored.given() {
+        ui.event(rbuild_engine::Event::Warning { text: &format!("`{name}` has no effect here") });
+    }
+    let tools = Tools { store: &store, client: &client, place, cancel: &cancel };
+    let result = rbuild_engine::build(&request, tools, &ui);
+    ui.finish();
+    match result {
+        Ok(image) => finish(args, &request, &image),
+        Err(error) => Err(CliError::Build { error, source: request.dockerfile, name: request.dockerfile_name }),
+    }
+}
+
+fn progress(args: &BuildArgs) -> Ui {
+    let stderr = std::io::stderr();
+    let terminal = stderr.is_terminal() && surroundings::variable("TERM").as_deref() != Some("dumb");
+    let progress = if args.quiet { Progress::Quiet } else { args.progress };
+    let log_lines = surroundings::variable("BUILDKIT_TTY_LOG_LINES").and_then(|text| text.parse().ok()).unwrap_or(6);
+    let size = || match tcgetwinsize(std::io::stderr()) {
+        Ok(size) if size.ws_col > 0 => Size { columns: size.ws_col.into(), rows: size.ws_row.into() },
+        _ => Size::DEFAULT,
+    };
+    Ui::stderr(UiOptions { progress, terminal, colour: crate::colour(terminal), size: Box::new(size), log_lines })
+}
+
+/// Ctrl-C and its like end the build; a second one ends the process at once, and the kernel everything with it.
+fn watch_signals(cancel: &Cancel) -> Result<(), CliError> {
+    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+    // Blocked here, before any other thread: all of them inherit it, and only the one below takes signals.
+    signals
+        .thread_block()
+        .map_err(|error| CliError::environment("could not prepare to be interrupted".to_owned(), error))?;
+    let cancel = cancel.clone();
+    std::thread::spawn(move || {
+        let mut seen = 0;
+        while signals.wait().is_ok() {
+            seen += 1;
+            cancel.cancel();
+            if seen > 1 {
+                std::process::exit(INTERRUPTED);
+            }
+        }
+    });
+    Ok(())
+}
+
+fn finish(args: &BuildArgs, request: &BuildRequest, image: &BuiltImage) -> Result<(), CliError> {
+    let id = image.id.to_string();
+    if let Some(path) = &args.iidfile {
+        write_file(path, id.as_bytes())?;
+    }
+    if let Some(path) = &args.metadata_file {
+        let mut text = serde_json::to_vec_pretty(&metadata(request, image)).unwrap_or_default();
+        text.push(b'\n');
+        write_file(path, &text)?;
+    }
+    if args.quiet {
+        let mut stdout = std::io::stdout();
+        // A reader that went away has what it wanted.
+        let _ = writeln!(stdout, "{id}");
+    }
+    Ok(())
+}
+
+/// BuildKit's keys (reference 3.10).
+fn metadata(request: &BuildRequest, image: &BuiltImage) -> serde_json::Value {
+    let mut document = serde_json::json!({ "containerimage.config.digest": image.id });
+    let manifest = image.written.iter().find_map(|written: &Written| written.manifest.clone());
+    if let Some(descriptor) = manifest {
+        document["containerimage.digest"] = serde_json::json!(descriptor.digest);
+        document["containerimage.descriptor"] = serde_json::json!(descriptor);
+    }
+    if !request.tags.is_empty() {
+        let names: Vec<String> = request.tags.iter().map(ToString::to_string).collect();
+        document["image.name"] = names.join(",").into();
+    }
+    document
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
+    fs::write(path, bytes).map_err(|error| CliError::environment(format!("could not write `{}`", path.display()), error))
+}
+
+impl IgnoredArgs {
+    /// The options that were given, as typed.
+    fn given(&self) -> Vec<&'static str> {
+        let options = [
+            ("--builder", self.builder.is_some()),
+            ("--compress", self.compress),
+            ("--force-rm", self.force_rm),
+            ("--isolation", self.isolation.is_some()),
+            ("--security-opt", !self.security_opt.is_empty()),
+            ("--squash", self.squash),
+            ("--provenance", self.provenance.as_deref().is_some_and(|value| value != "false")),
+            ("--sbom", self.sbom.as_deref().is_some_and(|value| value != "false")),
+            ("--attest", !self.attest.is_empty()),
+            ("--cache-from", !self.cache_from.is_empty()),
+            ("--cache-to", !self.cache_to.is_empty()),
+            ("--memory", self.memory.is_some()),
+            ("--memory-swap", self.memory_swap.is_some()),
+            ("--cpu-shares", self.cpu_shares.is_some()),
+            ("--cpu-period", self.cpu_period.is_some()),
+            ("--cpu-quota", self.cpu_quota.is_some()),
+            ("--cpuset-cpus", self.cpuset_cpus.is_some()),
+            ("--cpuset-mems", self.cpuset_mems.is_some()),
+            ("--cgroup-parent", self.cgroup_parent.is_some()),
+            ("--resource", !self.resource.is_empty()),
+        ];
+        options.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
+    }
+}

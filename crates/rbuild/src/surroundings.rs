@@ -1,0 +1,130 @@
+//! What rbuild takes from its surroundings: environment, home, the host's files. Nothing below this crate reads them.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rbuild_executor::Place;
+use rbuild_registry::{Client, ClientOptions, CredentialStore, HelperOutput, HelperRunner, ProxyConf, RegistriesConf};
+use rbuild_store::{Store, StoreOptions};
+
+use crate::failure::CliError;
+
+/// Where distributions keep their bundle of certificate authorities.
+const BUNDLES: [&str; 5] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// A variable of the environment that is set and not empty.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn folder(name: &str) -> Option<PathBuf> {
+    variable(name).map(PathBuf::from)
+}
+
+fn home() -> PathBuf {
+    folder("HOME").unwrap_or_else(|| PathBuf::from("/"))
+}
+
+fn config_home() -> PathBuf {
+    folder("XDG_CONFIG_HOME").unwrap_or_else(|| home().join(".config"))
+}
+
+/// `--root`, `RBUILD_ROOT`, or `rbuild` in the XDG data home.
+pub(crate) fn store_root(given: Option<&Path>) -> PathBuf {
+    let default = || folder("XDG_DATA_HOME").unwrap_or_else(|| home().join(".local/share")).join("rbuild");
+    given.map(Path::to_owned).or_else(|| folder("RBUILD_ROOT")).unwrap_or_else(default)
+}
+
+/// Opens the store.
+pub(crate) fn open_store(root: Option<&Path>, place: &Place) -> Result<Store, CliError> {
+    let root = store_root(root);
+    let root = std::path::absolute(&root).unwrap_or(root);
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let options = StoreOptions { root, id_map: place.id_map().to_string(), boot_id: boot_id.trim().to_owned() };
+    Store::open(&options).map_err(|error| CliError::environment(format!("could not open the store `{}`", options.root.display()), error))
+}
+
+/// Docker's `config.json`, where logins are written.
+pub(crate) fn docker_config() -> PathBuf {
+    folder("DOCKER_CONFIG").unwrap_or_else(|| home().join(".docker")).join("config.json")
+}
+
+/// A registry client that knows this user's registries, logins and proxies.
+pub(crate) fn client(place: &'static Place) -> Result<Client, CliError> {
+    let fault = |error| CliError::registry("could not prepare the registry client".to_owned(), error);
+    let registries = match folder("CONTAINERS_REGISTRIES_CONF") {
+        Some(file) => vec![file],
+        None => {
+            let of_user = config_home().join("containers");
+            let own = of_user.join("registries.conf");
+            let main = if own.exists() { own } else { "/etc/containers/registries.conf".into() };
+            vec![main, "/etc/containers/registries.conf.d".into(), of_user.join("registries.conf.d")]
+        }
+    };
+    let mut logins = Vec::new();
+    logins.extend(folder("REGISTRY_AUTH_FILE"));
+    logins.push(docker_config());
+    logins.extend(folder("XDG_RUNTIME_DIR").map(|runtime| runtime.join("containers/auth.json")));
+    logins.push(config_home().join("containers/auth.json"));
+    let any_case = |name: &str| variable(name).or_else(|| variable(&name.to_lowercase()));
+    let options = ClientOptions {
+        registries: RegistriesConf::load(&registries).map_err(fault)?,
+        credentials: CredentialStore::load(&logins).map_err(fault)?,
+        helper: Some(std::sync::Arc::new(Helpers(place))),
+        certs_dirs: vec!["/etc/containers/certs.d".into(), "/etc/docker/certs.d".into(), config_home().join("containers/certs.d")],
+        proxies: ProxyConf {
+            http: any_case("HTTP_PROXY"),
+            https: any_case("HTTPS_PROXY"),
+            no_proxy: any_case("NO_PROXY").unwrap_or_default(),
+        },
+        ..ClientOptions::default()
+    };
+    Client::new(options).map_err(fault)
+}
+
+/// Credential helpers run as the calling user, outside our user namespace.
+struct Helpers(&'static Place);
+
+impl HelperRunner for Helpers {
+    fn run(&self, program: &str, argument: &str, stdin: &[u8]) -> io::Result<HelperOutput> {
+        let argv = [program, argument].map(OsString::from).to_vec();
+        let command =
+            rbuild_executor::OutsideCommand { argv, env: environment().into_iter().collect(), cwd: None, stdin: stdin.to_vec() };
+        let output = self.0.outside().run(&command)?;
+        Ok(HelperOutput { success: output.status.success(), stdout: output.stdout })
+    }
+}
+
+/// The whole environment, for programs that run as the caller.
+pub(crate) fn environment() -> BTreeMap<OsString, OsString> {
+    env::vars_os().collect()
+}
+
+/// The bundle of certificate authorities that this machine trusts: `SSL_CERT_FILE`, or where distributions keep it.
+pub(crate) fn host_certificates(given: &str) -> Result<Vec<u8>, CliError> {
+    let candidates: Vec<PathBuf> = match given {
+        "" => folder("SSL_CERT_FILE").into_iter().chain(BUNDLES.map(PathBuf::from)).collect(),
+        file => vec![file.into()],
+    };
+    let Some(file) = candidates.iter().find(|file| file.is_file()) else {
+        let failure = CliError::usage("could not find a bundle of certificate authorities on this machine".to_owned());
+        return Err(failure.help("name it: `--host-certs=FILE`"));
+    };
+    fs::read(file).map_err(|error| CliError::environment(format!("could not read `{}`", file.display()), error))
+}
+
+/// The host's `/etc/resolv.conf` and `/etc/hosts`, empty where there is none.
+pub(crate) fn name_lookup() -> (Vec<u8>, Vec<u8>) {
+    // A machine without them has no names to look up: that is no reason not to build.
+    (fs::read("/etc/resolv.conf").unwrap_or_default(), fs::read("/etc/hosts").unwrap_or_default())
+}
