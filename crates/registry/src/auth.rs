@@ -139,17 +139,25 @@ fn bearer_token(http: &Http, answer: &Answer, challenge: &Challenge, login: &Log
     let response = match &login.credential {
         Some(Credential::IdentityToken(refresh)) => {
             let form = oauth_form(service, &scopes, refresh);
-            send_to_realm(http, login, Method::POST, realm.clone(), None, Some(&form))?
+            send_to_realm(http, login, &answer.url, Method::POST, realm.clone(), None, Some(&form))?
         }
         Some(Credential::Basic { username, password }) => {
             let target = token_url(&realm, service, &scopes, Some(username))
                 .ok_or_else(|| fault("a scope that fits no URL"))?;
-            send_to_realm(http, login, Method::GET, target, Some(basic_value(username, password)), None)?
+            send_to_realm(
+                http,
+                login,
+                &answer.url,
+                Method::GET,
+                target,
+                Some(basic_value(username, password)),
+                None,
+            )?
         }
         _ => {
             let target =
                 token_url(&realm, service, &scopes, None).ok_or_else(|| fault("a scope that fits no URL"))?;
-            send_to_realm(http, login, Method::GET, target, None, None)?
+            send_to_realm(http, login, &answer.url, Method::GET, target, None, None)?
         }
     };
     let (method, target) = (response.method.clone(), response.url.clone());
@@ -167,17 +175,20 @@ fn bearer_token(http: &Http, answer: &Answer, challenge: &Challenge, login: &Log
 fn send_to_realm(
     http: &Http,
     login: &Login<'_>,
+    asked_by: &Uri,
     method: Method,
     url: Uri,
     authorization: Option<String>,
     form: Option<&str>,
 ) -> Result<Answer> {
+    // A password must not go to a token server that can't be checked, only because its registry can't.
+    let insecure = login.insecure && url::origin(&url).1 == url::origin(asked_by).1;
     let headers = match form {
         Some(_) => vec![("Content-Type".into(), "application/x-www-form-urlencoded".to_owned())],
         None => Vec::new(),
     };
     let body = form.map_or(Payload::None, |form| Payload::Bytes(form.as_bytes()));
-    http.send(Call { method, url, headers, authorization, insecure: login.insecure, body })
+    http.send(Call { method, url, headers, authorization, insecure, body })
 }
 
 fn token_url(realm: &Uri, service: Option<&str>, scopes: &[String], account: Option<&str>) -> Option<Uri> {

@@ -90,9 +90,12 @@ impl Http {
             let body = std::mem::replace(&mut call.body, Payload::None);
             let answer = self.exchange(&call, body)?;
             let Some(next) = redirect(&answer)? else { return Ok(answer) };
-            if url::origin(&next) != url::origin(&call.url) {
+            let (from, to) = (url::origin(&call.url), url::origin(&next));
+            if to != from {
                 call.authorization = None;
             }
+            // That one host's certificate need not be right says nothing of another's.
+            call.insecure &= to.1 == from.1;
             call.url = next;
         }
         Err(protocol(&call.method, &call.url, format!("more than {MAX_REDIRECTS} redirects")))
@@ -276,12 +279,14 @@ pub(crate) fn broken_body(method: &Method, url: &Uri, error: &io::Error) -> Regi
 
 fn network(method: &Method, target: &Uri, error: ureq::Error) -> RegistryError {
     let host = url::origin(target).1;
+    if let ureq::Error::Protocol(source) = &error {
+        return protocol(method, target, format!("not an answer in HTTP, {source}"));
+    }
     let (message, transient) = match &error {
         ureq::Error::Io(source) => (root_cause(source), is_transient(source, &host)),
         ureq::Error::Timeout(what) => (format!("timed out ({what})"), true),
         ureq::Error::HostNotFound => (format!("the host `{host}` is not known"), false),
         ureq::Error::ConnectionFailed => ("could not connect".to_owned(), true),
-        ureq::Error::Protocol(source) => (format!("not an answer in HTTP, {source}"), false),
         other => (other.to_string(), false),
     };
     let (method, url) = (method.to_string(), url::redacted(target));

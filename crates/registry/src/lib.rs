@@ -8,11 +8,13 @@
 //! again ([`RetryPolicy`]), what can't is not; an `Authorization` header never goes to another host than the one that asked for it.
 
 mod auth;
+mod base;
 mod client;
 mod credentials;
 mod error;
 mod fetch;
 mod http;
+mod manifest;
 mod options;
 mod pull;
 mod push;
@@ -21,10 +23,11 @@ mod retry;
 mod tls;
 mod url;
 
-pub use client::{Client, Fetched, ResolvedImage};
+pub use client::Client;
 pub use credentials::{Credential, CredentialStore, HelperOutput, HelperRunner};
 pub use error::{ErrorKind, RegistryError, Result};
 pub use fetch::{HttpRequest, HttpResponse};
+pub use manifest::{Fetched, ResolvedImage};
 pub use options::{ClientOptions, ProxyConf, RetryPolicy};
 pub use pull::BlobSink;
 pub use push::Pushed;

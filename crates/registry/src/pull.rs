@@ -94,6 +94,11 @@ impl Client {
             let before = transfer.sink.len();
             let error = match self.blob_once(&source, transfer) {
                 Ok(()) => return Ok(()),
+                // Perhaps only the part from an earlier transfer or another mirror was wrong.
+                Err(error) if error.kind() == ErrorKind::Mismatch && transfer.joined && !transfer.redone => {
+                    transfer.redone = true;
+                    continue;
+                }
                 Err(error) => error,
             };
             if transfer.sink.len() >= before.saturating_add(PROGRESS) {
@@ -109,6 +114,7 @@ impl Client {
 
     fn blob_once(&self, source: &Source<'_>, transfer: &mut Transfer<'_>) -> Result<()> {
         let have = transfer.sink.len();
+        transfer.joined = have > 0;
         if have == transfer.descriptor.size
             && (have > 0 || transfer.descriptor.digest == Digest::sha256_of(b""))
         {
@@ -180,6 +186,10 @@ struct Transfer<'transfer> {
     /// None where the sink hashes itself.
     digester: Option<Digester>,
     whole_only: bool,
+    /// What is there came in more than one answer.
+    joined: bool,
+    /// It was begun again because joined parts gave something wrong; that is done once.
+    redone: bool,
 }
 
 impl<'transfer> Transfer<'transfer> {
@@ -189,7 +199,15 @@ impl<'transfer> Transfer<'transfer> {
         progress: &'transfer dyn Fn(u64),
     ) -> Result<Self> {
         let digester = if sink.digest().is_some() { None } else { Some(descriptor.digest.digester()) };
-        let mut transfer = Transfer { descriptor, sink, progress, digester, whole_only: false };
+        let mut transfer = Transfer {
+            descriptor,
+            sink,
+            progress,
+            digester,
+            whole_only: false,
+            joined: false,
+            redone: false,
+        };
         let uncheckable = transfer.digester.is_some() && !transfer.sink.is_empty();
         if uncheckable || transfer.sink.len() > descriptor.size {
             transfer.start_again()?;

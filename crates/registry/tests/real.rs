@@ -2,16 +2,19 @@
 
 mod common;
 
+use std::fs;
 use std::io::{self, Read};
+use std::path::Path;
+use std::process::Command;
 
-use common::{Sink, client, noise};
+use common::{Sink, client, noise, options};
 use rbuild_image::{Descriptor, MediaType, Platform, Reference};
-use rbuild_registry::{ErrorKind, Pushed};
+use rbuild_registry::{Client, ErrorKind, HttpRequest, Pushed};
 use rbuild_testkit::{RealRegistry, TarEntry, tiny_image};
 
 /// The registry, or a loud word that the test did not run.
-fn registry() -> Option<RealRegistry> {
-    match RealRegistry::start() {
+fn or_skip(started: Result<RealRegistry, String>) -> Option<RealRegistry> {
+    match started {
         Ok(registry) => Some(registry),
         Err(reason) => {
             assert!(std::env::var_os("CI").is_none(), "SKIPPED in CI: {reason}");
@@ -24,7 +27,7 @@ fn registry() -> Option<RealRegistry> {
 
 #[test]
 fn push_pull_and_mount() {
-    let Some(registry) = registry() else { return };
+    let Some(registry) = or_skip(RealRegistry::start()) else { return };
     let client = client();
     let named = |name: &str| Reference::parse(&format!("{}/{name}", registry.address())).unwrap();
     let image = tiny_image()
@@ -69,4 +72,63 @@ fn push_pull_and_mount() {
     let open = || -> io::Result<Box<dyn Read + Send>> { Ok(Box::new(io::Cursor::new(b"abcdef".to_vec()))) };
     let error = client.push_blob(&named("team/oci:1"), &wrong, &open, &[], &|_| {}).unwrap_err();
     assert!(error.to_string().contains("400: provided digest did not match"), "{error}");
+}
+
+/// A certificate for `localhost` from an authority of our own, by the openssl program; the files are `ca.pem`, `server.pem`, `server.key`.
+fn certificates(folder: &Path) -> Result<(), String> {
+    let script = "set -e; cd \"$1\"
+        openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -subj /CN=test-authority -days 2
+        openssl req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=localhost
+        printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\\n' > names
+        openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 2 -extfile names";
+    let output = Command::new("sh")
+        .args(["-c", script, "sh"])
+        .arg(folder)
+        .output()
+        .map_err(|error| error.to_string())?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(format!("no certificates: {}", String::from_utf8_lossy(&output.stderr)))
+    }
+}
+
+#[test]
+fn tls_with_an_authority_of_our_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let started = certificates(folder.path())
+        .and_then(|()| RealRegistry::start_tls(&at("server.pem"), &at("server.key")));
+    let Some(registry) = or_skip(started) else { return };
+    let port = registry.address().rsplit(':').next().unwrap().to_owned();
+
+    // A registry on this machine is spoken to as it answers, and its certificate is not asked for.
+    for domain in [registry.address().to_owned(), format!("localhost:{port}")] {
+        let reference = Reference::parse(&format!("{domain}/no/such:1")).unwrap();
+        let error = client().manifest(&reference).unwrap_err();
+        assert!(
+            error.kind() == ErrorKind::NotFound && error.to_string().starts_with("GET https://"),
+            "{error}"
+        );
+    }
+
+    // Anything else is verified: by the system's authorities, extra ones, and those of certs.d.
+    let request = HttpRequest { url: format!("https://localhost:{port}/v2/"), headers: Vec::new() };
+    let error = client().http_get(&request).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Network);
+    assert!(error.to_string().contains("certificate") && !error.to_string().contains("tried"), "{error}");
+    let authority = fs::read(at("ca.pem")).unwrap();
+    let mut with_root = options();
+    with_root.extra_roots.push(authority.clone());
+    assert_eq!(Client::new(with_root).unwrap().http_get(&request).unwrap().status, 200);
+    let own = at("certs.d").join(format!("localhost:{port}"));
+    fs::create_dir_all(&own).unwrap();
+    fs::write(own.join("ca.crt"), &authority).unwrap();
+    let mut with_folder = options();
+    with_folder.certs_dirs.push(at("certs.d"));
+    assert_eq!(Client::new(with_folder).unwrap().http_get(&request).unwrap().status, 200);
+    let mut nonsense = options();
+    nonsense.extra_roots.push(b"not a certificate".to_vec());
+    let error = Client::new(nonsense).unwrap_err();
+    assert_eq!(error.to_string(), "could not set up TLS: an extra authority's file holds no certificate");
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,15 @@ pub struct RealRegistry {
 impl RealRegistry {
     /// Starts it on a free loopback port; the error says in a sentence why it can't be had.
     pub fn start() -> Result<RealRegistry, String> {
+        RealRegistry::start_with(None)
+    }
+
+    /// As [`RealRegistry::start`], but speaking TLS with this certificate and key (PEM files).
+    pub fn start_tls(certificate: &Path, key: &Path) -> Result<RealRegistry, String> {
+        RealRegistry::start_with(Some((certificate, key)))
+    }
+
+    fn start_with(tls: Option<(&Path, &Path)>) -> Result<RealRegistry, String> {
         let storage = tempfile::tempdir().map_err(|error| format!("no temporary directory: {error}"))?;
         // The port is free when we look; the registry takes it a moment later.
         let port = TcpListener::bind("127.0.0.1:0")
@@ -24,10 +34,14 @@ impl RealRegistry {
             .port();
         let address = format!("127.0.0.1:{port}");
         let data = storage.path().join("data");
-        let config = format!(
+        let mut config = format!(
             "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\nhttp:\n  addr: {address}\n",
             data.display()
         );
+        if let Some((certificate, key)) = tls {
+            let (certificate, key) = (certificate.display(), key.display());
+            config.push_str(&format!("  tls:\n    certificate: {certificate}\n    key: {key}\n"));
+        }
         let file = storage.path().join("config.yml");
         fs::write(&file, config).map_err(|error| format!("no configuration file: {error}"))?;
         let mut command = Command::new("docker-registry");
