@@ -15,7 +15,8 @@ fn main() {
         std::fs::write(format!("{directory}/lib{name}.so"), format!("GROUP ( {members} )\n"))
             .expect("OUT_DIR is writable");
     }
-    println!("cargo::rustc-link-search=native={directory}");
+    // Not `rustc-link-search`: that would reach the package's test programs too, which are linked dynamically.
+    println!("cargo::rustc-link-arg-bins=-L{directory}");
     println!("cargo::rustc-link-arg-bins=-no-pie");
     println!("cargo::rustc-link-arg-bins=-static");
 }

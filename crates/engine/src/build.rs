@@ -15,6 +15,7 @@ use rbuild_store::{KeyParts, Lineage, Parent, Store};
 use crate::digest::Digests;
 use crate::error::{AtSpan, BuildError, Explain, Failure, FailureKind, Result};
 use crate::event::{Event, EventSink, StepNumber, Steps};
+use crate::Tools;
 use crate::files::{Files, FolderContext};
 use crate::images::Images;
 use crate::request::{BuildRequest, Context};
@@ -56,41 +57,34 @@ pub(crate) struct StageRun<'a> {
 }
 
 impl<'a> Builder<'a> {
-    #[expect(clippy::too_many_arguments, reason = "the parts of a build, put together in one place")]
     pub(crate) fn new(
         request: &'a BuildRequest,
         dockerfile: &'a Dockerfile,
         graph: &'a StageGraph,
         plan: &Plan,
-        store: &'a Store,
         images: Images<'a>,
-        steps: &'a Steps,
-        cancel: &'a Cancel,
-        place: &'a Place,
+        tools: Tools<'a>,
     ) -> Self {
-        let events = images.events;
         let mut kept = BTreeSet::from([plan.target.0]);
         let mut stage = plan.target;
         while let Some(Source::Stage(parent)) = graph.stages.get(stage.0).map(|node| &node.base) {
             kept.insert(parent.0);
             stage = *parent;
         }
-        let name = format!("{}-{}", rbuild_fs::Timestamp::now().seconds, std::process::id());
-        let (digests, done, folders) = (Digests::default(), Done::default(), Mutex::default());
         Builder {
             request,
             dockerfile,
             graph,
-            store,
+            store: tools.store,
+            events: images.events,
+            steps: images.steps,
             images,
-            events,
-            steps,
-            cancel,
-            place,
-            digests,
-            done,
-            name,
-            folders,
+            cancel: tools.cancel,
+            place: tools.place,
+            digests: Digests::default(),
+            done: Done::default(),
+            name: format!("{}-{}", rbuild_fs::Timestamp::now().seconds, std::process::id()),
+            folders: Mutex::default(),
             kept,
         }
     }

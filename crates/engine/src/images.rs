@@ -21,7 +21,8 @@ use rbuild_store::{
 use crate::error::{Explain, Failure, FailureKind, Result};
 use crate::event::{Event, EventSink, StepNumber, Steps};
 use crate::image::{Image, ImageLayer, Origin};
-use crate::request::NamedContext;
+use crate::Tools;
+use crate::request::{BuildRequest, NamedContext};
 use crate::state::Rootfs;
 
 /// Memo kind: what a name meant when it was last looked up, for a platform.
@@ -44,21 +45,14 @@ pub struct Images<'a> {
 }
 
 impl<'a> Images<'a> {
-    pub(crate) fn new(
-        client: &'a Client,
-        store: &'a Store,
-        events: &'a dyn EventSink,
-        steps: &'a Steps,
-        platform: Platform,
-        pull: bool,
-    ) -> Self {
+    pub(crate) fn new(request: &BuildRequest, tools: Tools<'a>, events: &'a dyn EventSink, steps: &'a Steps) -> Self {
         Images {
-            client,
-            store,
+            client: tools.client,
+            store: tools.store,
             events,
             steps,
-            platform,
-            pull,
+            platform: request.platform.clone(),
+            pull: request.cache.pull,
             found: Mutex::default(),
             unpacking: Mutex::default(),
         }

@@ -5,6 +5,7 @@
 
 mod assemble;
 mod build;
+mod checks;
 mod digest;
 mod error;
 mod event;
@@ -20,7 +21,7 @@ mod steps;
 
 mod users;
 
-use rbuild_dockerfile::{BuildPlatform, Dockerfile, GraphArguments, ParseOptions, Plan, StageGraph};
+use rbuild_dockerfile::{BuildPlatform, Dockerfile, Finding, GraphArguments, ParseOptions, Plan, StageGraph};
 use rbuild_executor::{Cancel, Place};
 use rbuild_image::{Digest, Platform};
 use rbuild_registry::Client;
@@ -50,6 +51,8 @@ pub struct BuiltImage {
     pub id: Digest,
     /// What was written where.
     pub written: Vec<Written>,
+    /// What the build checks found.
+    pub findings: Vec<Finding>,
 }
 
 /// Builds what the request asks for.
@@ -61,32 +64,29 @@ pub fn build(request: &BuildRequest, tools: Tools<'_>, events: &dyn EventSink) -
     let dockerfile = Dockerfile::parse_with(&request.dockerfile, options).map_err(BuildError::Dockerfile)?;
     let (graph, plan) = plan(&dockerfile, request)?;
     let steps = event::Steps::default();
-    let images = images::Images::new(
-        tools.client,
-        tools.store,
-        events,
-        &steps,
-        request.platform.clone(),
-        request.cache.pull,
-    );
-    let builder = build::Builder::new(
-        request,
-        &dockerfile,
-        &graph,
-        &plan,
-        tools.store,
-        images,
-        &steps,
-        tools.cancel,
-        tools.place,
-    );
+    let images = images::Images::new(request, tools, events, &steps);
+    let findings = checks::before_build(&dockerfile, request, &images)?;
+    let builder = build::Builder::new(request, &dockerfile, &graph, &plan, images, tools);
     let target = builder.run(&plan)?;
     let image = assemble::assemble(&builder, target)?;
     let written = output::write_all(&builder, &image)?;
     tools.store.finish_build().map_err(|error| {
         Failure::new(FailureKind::Environment, "could not make the build durable").caused_by(error)
     })?;
-    Ok(BuiltImage { id: image.id(), written })
+    Ok(BuiltImage { id: image.id(), written, findings })
+}
+
+/// Runs the build checks and builds nothing.
+///
+/// # Errors
+/// Faults of the Dockerfile. A base image that cannot be asked leaves out what depends on it.
+pub fn check(request: &BuildRequest, tools: Tools<'_>) -> Result<Vec<Finding>> {
+    let options = ParseOptions { strict_docker: request.strict_docker };
+    let dockerfile = Dockerfile::parse_with(&request.dockerfile, options).map_err(BuildError::Dockerfile)?;
+    plan(&dockerfile, request)?;
+    let steps = event::Steps::default();
+    let images = images::Images::new(request, tools, &Silent, &steps);
+    checks::run(&dockerfile, request, &images)
 }
 
 /// The stage graph of a Dockerfile, and what the target needs of it.
@@ -94,6 +94,14 @@ pub fn build(request: &BuildRequest, tools: Tools<'_>, events: &dyn EventSink) -
 /// # Errors
 /// Faults of the Dockerfile: unknown or later stages, circles, an unknown target.
 pub fn plan(dockerfile: &Dockerfile, request: &BuildRequest) -> Result<(StageGraph, Plan)> {
+    let graph = StageGraph::of(dockerfile, &graph_arguments(request)).map_err(BuildError::Dockerfile)?;
+    let plan =
+        graph.plan_for(request.target.as_deref()).map_err(|error| BuildError::Dockerfile(vec![error]))?;
+    Ok((graph, plan))
+}
+
+/// What a request gives to its Dockerfile.
+fn graph_arguments(request: &BuildRequest) -> GraphArguments {
     let arguments = GraphArguments {
         build_args: request.build_args.clone(),
         contexts: request.named_contexts.keys().cloned().collect(),
@@ -101,12 +109,7 @@ pub fn plan(dockerfile: &Dockerfile, request: &BuildRequest) -> Result<(StageGra
         strict_docker: request.strict_docker,
         ..GraphArguments::default()
     };
-    let arguments = arguments
-        .with_platforms(&as_build_platform(&request.platform), &as_build_platform(&request.build_platform));
-    let graph = StageGraph::of(dockerfile, &arguments).map_err(BuildError::Dockerfile)?;
-    let plan =
-        graph.plan_for(request.target.as_deref()).map_err(|error| BuildError::Dockerfile(vec![error]))?;
-    Ok((graph, plan))
+    arguments.with_platforms(&as_build_platform(&request.platform), &as_build_platform(&request.build_platform))
 }
 
 fn as_build_platform(platform: &Platform) -> BuildPlatform {

@@ -70,6 +70,8 @@ impl StageState {
         let environment: Vec<(String, String)> =
             config.config.env.iter().map(|entry| split_entry(entry)).collect();
         config.created = None;
+        // As containerd writes platforms: arm64 is v8 without saying so.
+        config.variant = config.platform().normalised().variant;
         let mut state = StageState {
             config,
             layers,

@@ -12,7 +12,7 @@ use rustix::termios::tcgetwinsize;
 use crate::args::{BuildArgs, GlobalArgs, IgnoredArgs, Progress};
 use crate::failure::CliError;
 use crate::ui::{Size, Ui, UiOptions};
-use crate::{request, surroundings};
+use crate::{check, request, surroundings};
 
 /// Exit code after Ctrl-C, as shells report it: 128 and the signal's number.
 const INTERRUPTED: i32 = 130;
@@ -24,11 +24,14 @@ pub(crate) fn run(args: &BuildArgs, global: &GlobalArgs, place: &'static Place) 
     let client = surroundings::client(place)?;
     let cancel = Cancel::new().map_err(|error| CliError::environment("could not prepare to be interrupted".to_owned(), error))?;
     watch_signals(&cancel)?;
+    let tools = Tools { store: &store, client: &client, place, cancel: &cancel };
+    if let Some(call) = check::asked_for(args)? {
+        return check::run(call, &request, tools);
+    }
     let ui = progress(args);
     for name in args.ignored.given() {
         ui.event(rbuild_engine::Event::Warning { text: &format!("`{name}` has no effect here") });
     }
-    let tools = Tools { store: &store, client: &client, place, cancel: &cancel };
     let result = rbuild_engine::build(&request, tools, &ui);
     ui.finish();
     match result {
@@ -71,6 +74,10 @@ fn watch_signals(cancel: &Cancel) -> Result<(), CliError> {
 }
 
 fn finish(args: &BuildArgs, request: &BuildRequest, image: &BuiltImage) -> Result<(), CliError> {
+    if !args.quiet {
+        // Nobody is left to warn if standard error is gone.
+        let _ = std::io::stderr().write_all(check::warnings(&image.findings, request).as_bytes());
+    }
     let id = image.id.to_string();
     if let Some(path) = &args.iidfile {
         write_file(path, id.as_bytes())?;

@@ -5,6 +5,7 @@
 
 mod args;
 mod build;
+mod check;
 mod csv;
 mod diagnostics;
 mod dockerfile;

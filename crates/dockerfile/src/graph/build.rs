@@ -1,6 +1,6 @@
 //! Builds the stage graph.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Dependency, GraphArguments, Source, StageGraph, StageId, StageNode};
 use crate::expand::{Lookup, Mode, expand};
@@ -11,6 +11,7 @@ impl StageGraph {
     /// Finds what each stage of `dockerfile` needs. The errors are all that were found, in the order of the text.
     pub fn of(dockerfile: &Dockerfile, arguments: &GraphArguments) -> Result<StageGraph, Vec<Diagnostic>> {
         let mut builder = Builder::new(dockerfile, arguments);
+        let predefined: Vec<(String, String)> = builder.globals.clone().into_iter().collect();
         let declared = builder.global_args();
         let follow = has_variable_sources(dockerfile);
         for stage in &dockerfile.stages {
@@ -20,7 +21,7 @@ impl StageGraph {
             builder.errors.sort_by_key(|error| error.span.start);
             return Err(builder.errors);
         }
-        Ok(StageGraph { stages: builder.stages, global_args: declared, contexts: arguments.contexts.clone() })
+        Ok(StageGraph { stages: builder.stages, global_args: in_order(predefined, declared), contexts: arguments.contexts.clone() })
     }
 
     /// What `--from=name` means in stage `stage`; for triggers of a base image, whose text is known only when the
@@ -43,6 +44,13 @@ pub(crate) fn global_args(dockerfile: &Dockerfile, arguments: &GraphArguments) -
     let mut builder = Builder::new(dockerfile, arguments);
     builder.global_args();
     builder.globals
+}
+
+/// The predefined args, then those that the Dockerfile declares; a name stands once.
+fn in_order(predefined: Vec<(String, String)>, declared: Vec<(String, String)>) -> Vec<(String, String)> {
+    let names: HashSet<&str> = declared.iter().map(|(name, _)| name.as_str()).collect();
+    let predefined = predefined.into_iter().filter(|(name, _)| !names.contains(name.as_str()));
+    predefined.chain(declared.iter().cloned()).collect()
 }
 
 /// The predefined args and the build args that overrule them.

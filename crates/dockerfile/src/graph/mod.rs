@@ -108,8 +108,8 @@ impl StageNode {
 pub struct StageGraph {
     /// The stages in order.
     pub stages: Vec<StageNode>,
-    /// The global build args with their values, in order of definition: what a stage's `ARG name` without default
-    /// takes.
+    /// The global build args with their values, the predefined ones first, then in order of definition: what a
+    /// stage's `ARG name` without default takes.
     pub global_args: Vec<(String, String)>,
     /// The names of the named contexts.
     #[serde(skip)]
