@@ -61,11 +61,13 @@ pub(crate) struct TarReader<R> {
     padding: u64,
     /// Where the content of the current, sparse file goes.
     segments: Option<Vec<Segment>>,
+    /// Content on its way to a file.
+    buffer: Vec<u8>,
 }
 
 impl<R: Read> TarReader<R> {
     pub(crate) fn new(reader: R) -> Self {
-        Self { reader, remaining: 0, padding: 0, segments: None }
+        Self { reader, remaining: 0, padding: 0, segments: None, buffer: Vec::new() }
     }
 
     /// The next entry; its content not yet read is skipped. `None` at the end mark or the end of the stream.
@@ -100,7 +102,8 @@ impl<R: Read> TarReader<R> {
     pub(crate) fn write_content(&mut self, entry: &Entry, file: &File) -> Result<(), ContentError> {
         let whole = [Segment { offset: 0, length: self.remaining }];
         let sparse = self.segments.take();
-        let mut buffer = vec![0; BUFFER.min(usize::try_from(self.remaining).unwrap_or(BUFFER))];
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(BUFFER, 0);
         for segment in sparse.as_deref().unwrap_or(&whole) {
             let end = segment.offset + segment.length;
             let mut at = segment.offset;
@@ -115,6 +118,7 @@ impl<R: Read> TarReader<R> {
         if sparse.is_some() {
             file.set_len(entry.size).map_err(ContentError::File)?;
         }
+        self.buffer = buffer;
         Ok(())
     }
 

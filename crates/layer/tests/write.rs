@@ -333,6 +333,9 @@ proptest! {
 
     #[test]
     fn any_tree_comes_back_from_its_layer(acts in acts()) {
+        if !is_root("modes that shut out their owner") {
+            return Ok(());
+        }
         let place = grow(&acts);
         let tar = written(&place.root);
         prop_assert_eq!(tar.len() % 512, 0);
