@@ -235,7 +235,7 @@ impl<'a> Images<'a> {
     }
 
     /// Fetches and unpacks what is missing of the image's layers, several at a time.
-    fn unpack(&self, image: &Image) -> Result<()> {
+    pub(crate) fn unpack(&self, image: &Image) -> Result<()> {
         let chain = image.chain();
         let Some(top) = chain.last() else { return Ok(()) };
         let slot = self

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use rayon::prelude::*;
 use rbuild_image::layout::{
     BlobSource, DockerArchiveWriter, ImageWriter, LayoutWriter, NamedManifest, OciArchiveWriter, write_sorted,
 };
-use rbuild_image::{Descriptor, Digest, Manifest, MediaType, Reference};
+use rbuild_image::{Descriptor, DiffId, Digest, Manifest, MediaType, Reference};
 use rbuild_layer::{
     Compression, ExportOptions, FlatOptions, WriteOptions, compress, export_tree, write_flat, write_layer,
 };
@@ -68,14 +68,26 @@ pub(crate) fn write_all(builder: &Builder<'_>, image: &Image) -> Result<Vec<Writ
 
 /// Keeps the image in the store under its names; returns its ID.
 pub(crate) fn keep(store: &Store, image: &Image, tags: &[Reference]) -> Result<Digest> {
-    let fault = || "could not write the image to the store".to_owned();
     if tags.is_empty() {
         return Ok(image.id());
     }
-    let manifest = image.store_manifest(store)?;
+    let names: Vec<String> = tags.iter().map(Reference::to_string).collect();
+    keep_as(store, image, &image.store_manifest(store)?, &[], &names)
+}
+
+/// The same with a manifest made by the caller, more that the image keeps, and names of any form.
+pub(crate) fn keep_as(
+    store: &Store,
+    image: &Image,
+    manifest: &Manifest,
+    more: &[Resource],
+    names: &[String],
+) -> Result<Digest> {
+    let fault = || "could not write the image to the store".to_owned();
     let config = store.put_blob(&image.config_bytes).explain(FailureKind::Environment, fault)?;
     let manifest = store.put_blob(&manifest.to_bytes()).explain(FailureKind::Environment, fault)?;
     let mut keeps = vec![Resource::Blob(config.digest.clone()), Resource::Blob(manifest.digest.clone())];
+    keeps.extend_from_slice(more);
     keeps.extend(image.layers.iter().filter_map(|layer| {
         match layer {
             ImageLayer::Snapshot(id) => Some(Resource::Snapshot(*id)),
@@ -86,9 +98,9 @@ pub(crate) fn keep(store: &Store, image: &Image, tags: &[Reference]) -> Result<D
                 .then(|| Resource::Blob(descriptor.digest.clone())),
         }
     }));
-    for tag in tags {
+    for name in names {
         let record = ImageRecord {
-            reference: tag.to_string(),
+            reference: name.clone(),
             manifest: Some(manifest.digest.clone()),
             image_id: config.digest.clone(),
             created: rbuild_fs::Timestamp::now().seconds,
@@ -116,9 +128,11 @@ pub(crate) struct Packed {
     sources: Vec<PackedLayer>,
 }
 
-struct PackedLayer {
+pub(crate) struct PackedLayer {
     descriptor: Descriptor,
     blob: PackedBlob,
+    /// The repository that has it, too: a registry may take it over from there.
+    origin: Option<Arc<Reference>>,
 }
 
 enum PackedBlob {
@@ -147,9 +161,7 @@ impl Exporter<'_> {
                     return Err(failure.help("name it with `-t REGISTRY/NAME:TAG`").into());
                 }
                 let packed = self.pack(image, compression, false)?;
-                for name in names {
-                    self.push(image, &packed, name)?;
-                }
+                self.push(image, &packed, names)?;
                 let place = names.iter().map(Reference::to_string).collect::<Vec<_>>().join(",");
                 Ok(Written { kind: "registry", place, manifest: Some(packed.descriptor) })
             }
@@ -161,7 +173,7 @@ impl Exporter<'_> {
 
     /// Every layer as a blob; base layers as they came, unless another compression is forced. `fetch` says that blobs which are
     /// not here are needed.
-    fn pack(&self, image: &Image, choice: &CompressionChoice, fetch: bool) -> Result<Packed> {
+    pub(crate) fn pack(&self, image: &Image, choice: &CompressionChoice, fetch: bool) -> Result<Packed> {
         let sources: Vec<PackedLayer> = image
             .layers
             .par_iter()
@@ -177,7 +189,31 @@ impl Exporter<'_> {
         Ok(Packed { manifest, manifest_bytes, descriptor, sources })
     }
 
-    fn pack_layer(&self, layer: &ImageLayer, choice: &CompressionChoice, fetch: bool) -> Result<PackedLayer> {
+    /// The image under the very manifest that a registry gave it: its digest stays. `None` where a layer is another one.
+    pub(crate) fn pack_as(&self, image: &Image, manifest_bytes: Vec<u8>, fetch: bool) -> Result<Option<Packed>> {
+        let manifest = Manifest::parse(&manifest_bytes)
+            .explain(FailureKind::Environment, || "could not read a manifest of the store".to_owned())?;
+        let as_it_came = CompressionChoice { compression: Compression::None, force: false };
+        if manifest.layers.len() != image.layers.len()
+            || image.layers.iter().any(|layer| matches!(layer, ImageLayer::Snapshot(_)))
+        {
+            return Ok(None);
+        }
+        let pack = |layer| self.pack_layer(layer, &as_it_came, fetch);
+        let mut sources: Vec<PackedLayer> = image.layers.par_iter().map(pack).collect::<Result<_>>()?;
+        for (source, descriptor) in sources.iter_mut().zip(&manifest.layers) {
+            if source.descriptor.digest != descriptor.digest {
+                return Ok(None);
+            }
+            source.descriptor = descriptor.clone();
+        }
+        let media_type = manifest.media_type.clone().unwrap_or(MediaType::ImageManifest);
+        let mut descriptor = Descriptor::of(media_type, &manifest_bytes);
+        descriptor.platform = Some(image.config.platform());
+        Ok(Some(Packed { manifest, manifest_bytes, descriptor, sources }))
+    }
+
+    pub(crate) fn pack_layer(&self, layer: &ImageLayer, choice: &CompressionChoice, fetch: bool) -> Result<PackedLayer> {
         let store = self.images.store;
         let fault = || "could not read the store".to_owned();
         match layer {
@@ -197,20 +233,24 @@ impl Exporter<'_> {
                     };
                 Ok(PackedLayer::of(layer_type(&choice.compression), blob))
             }
-            ImageLayer::Blob { descriptor, origin, .. } => {
+            ImageLayer::Blob { diff_id, descriptor, origin } => {
                 let here = store.blob(&descriptor.digest).explain(FailureKind::Environment, fault)?;
                 let blob = match here {
                     Some(blob) => blob,
                     None if fetch || choice.force => self.images.blob(descriptor, origin, self.number)?,
                     None => {
-                        let descriptor = as_oci(descriptor);
-                        return Ok(PackedLayer { descriptor, blob: PackedBlob::Remote(origin.clone()) });
+                        let (descriptor, blob) = (as_oci(descriptor), PackedBlob::Remote(origin.clone()));
+                        return Ok(PackedLayer { descriptor, blob, origin: registry_of(origin) });
                     }
                 };
-                if choice.force && as_oci(descriptor).media_type != layer_type(&choice.compression) {
-                    return self.recompress(&blob, &choice.compression);
+                let (is, wanted) = (as_oci(descriptor).media_type, layer_type(&choice.compression));
+                // A plain layer comes from an archive: no registry has it in this form.
+                let plain = is == MediaType::ImageLayer && registry_of(origin).is_none();
+                if is != wanted && (choice.force || plain) {
+                    return self.recompress(diff_id, &blob, &choice.compression);
                 }
-                Ok(PackedLayer { descriptor: as_oci(descriptor), blob: PackedBlob::Here(blob) })
+                let (descriptor, blob) = (as_oci(descriptor), PackedBlob::Here(blob));
+                Ok(PackedLayer { descriptor, blob, origin: registry_of(origin) })
             }
         }
     }
@@ -240,14 +280,20 @@ impl Exporter<'_> {
         out.commit(Some(&compressed.digest)).explain(FailureKind::Environment, fault)
     }
 
-    fn recompress(&self, blob: &Blob, compression: &Compression) -> Result<PackedLayer> {
+    fn recompress(&self, diff_id: &DiffId, blob: &Blob, compression: &Compression) -> Result<PackedLayer> {
+        let store = self.images.store;
         let fault = || "could not recompress a layer".to_owned();
+        let (media_type, kind) = (layer_type(compression), compression.id());
+        if let Some(known) = store.compressed_blob(diff_id, &kind).explain(FailureKind::Environment, fault)? {
+            return Ok(PackedLayer::of(media_type, known));
+        }
         let file = blob.open().explain(FailureKind::Environment, fault)?;
         let (_, mut tar) = rbuild_layer::decompress_sniffed(file).explain(FailureKind::Environment, fault)?;
-        let mut out = self.images.store.blob_writer().explain(FailureKind::Environment, fault)?;
+        let mut out = store.blob_writer().explain(FailureKind::Environment, fault)?;
         compress(&mut tar, compression, &mut out).explain(FailureKind::Environment, fault)?;
         let blob = out.commit(None).explain(FailureKind::Environment, fault)?;
-        Ok(PackedLayer::of(layer_type(compression), blob))
+        store.put_compressed_blob(diff_id, &kind, &blob).explain(FailureKind::Environment, fault)?;
+        Ok(PackedLayer::of(media_type, blob))
     }
 
     fn write_archive(
@@ -284,18 +330,36 @@ impl Exporter<'_> {
         into_destination(to, write)
     }
 
-    /// Blobs that the registry lacks, several at a time, then the manifest.
-    fn push(&self, image: &Image, packed: &Packed, name: &Reference) -> Result<()> {
+    /// Blobs that a repository lacks, once for all of its tags, then the manifest under each name.
+    pub(crate) fn push(&self, image: &Image, packed: &Packed, names: &[Reference]) -> Result<()> {
+        let mut served: Vec<Reference> = Vec::new();
+        for name in names {
+            if !served.iter().any(|known| known.repository() == name.repository()) {
+                self.push_blobs(image, packed, name, &served)?;
+                served.push(name.clone());
+            }
+            let (client, media_type) = (self.images.client, &packed.descriptor.media_type);
+            client
+                .push_manifest(name, media_type, &packed.manifest_bytes)
+                .map_err(|error| push_failure(name, error))?;
+            let text = format!("pushed {name} {}", packed.descriptor.digest);
+            self.images.events.event(Event::Note { step: self.number, text: &text });
+        }
+        Ok(())
+    }
+
+    /// Blobs that the registry lacks, several at a time; `served` are repositories that have them all by now.
+    fn push_blobs(
+        &self,
+        image: &Image,
+        packed: &Packed,
+        name: &Reference,
+        served: &[Reference],
+    ) -> Result<()> {
         let client = self.images.client;
         let events = self.images.events;
         events.event(Event::Note { step: self.number, text: &format!("pushing {name}") });
-        let failed = |error| match registry_failure(name, error) {
-            crate::BuildError::Failed(mut failure) => {
-                failure.message = format!("could not push `{}`", name.familiar());
-                crate::BuildError::Failed(failure)
-            }
-            other => other,
-        };
+        let failed = |error| push_failure(name, error);
         let first = Mutex::new(BTreeSet::new());
         packed.sources.par_iter().try_for_each(|layer| {
             // The same layer twice in an image is sent once.
@@ -310,10 +374,8 @@ impl Exporter<'_> {
             let total = layer.descriptor.size;
             let progress =
                 |current| events.event(Event::Progress { step: self.number, item, current, total });
-            let mounts: Vec<Reference> = match &layer.blob {
-                PackedBlob::Remote(Origin::Registry(reference)) => vec![(**reference).clone()],
-                _ => Vec::new(),
-            };
+            let origin = layer.origin.as_deref().cloned();
+            let mounts: Vec<Reference> = served.iter().cloned().chain(origin).collect();
             let open = || -> io::Result<Box<dyn Read + Send>> {
                 match &layer.blob {
                     PackedBlob::Here(blob) => Ok(Box::new(File::open(&blob.path)?)),
@@ -331,9 +393,6 @@ impl Exporter<'_> {
         let config = image.config_bytes.clone();
         let open = || -> io::Result<Box<dyn Read + Send>> { Ok(Box::new(io::Cursor::new(config.clone()))) };
         client.push_blob(name, &packed.manifest.config, &open, &[], &|_| {}).map_err(failed)?;
-        client.push_manifest(name, &MediaType::ImageManifest, &packed.manifest_bytes).map_err(failed)?;
-        let text = format!("pushed {name} {}", packed.descriptor.digest);
-        events.event(Event::Note { step: self.number, text: &text });
         Ok(())
     }
 }
@@ -343,12 +402,13 @@ impl PackedLayer {
         PackedLayer {
             descriptor: Descriptor::new(media_type, blob.digest.clone(), blob.size),
             blob: PackedBlob::Here(blob),
+            origin: None,
         }
     }
 }
 
 impl Packed {
-    fn blobs<'s>(&'s self, image: &'s Image) -> Vec<BlobSource<'s>> {
+    pub(crate) fn blobs<'s>(&'s self, image: &'s Image) -> Vec<BlobSource<'s>> {
         let document = |descriptor: &Descriptor, bytes: &'s [u8]| BlobSource {
             descriptor: descriptor.clone(),
             open: Box::new(move || Ok(Box::new(io::Cursor::new(bytes.to_vec())))),
@@ -402,8 +462,26 @@ impl Builder<'_> {
     }
 }
 
+/// The repository that has a layer's blob.
+fn registry_of(origin: &Origin) -> Option<Arc<Reference>> {
+    match origin {
+        Origin::Registry(reference) => Some(reference.clone()),
+        Origin::Layout(_) | Origin::Store => None,
+    }
+}
+
+fn push_failure(name: &Reference, error: rbuild_registry::RegistryError) -> crate::BuildError {
+    match registry_failure(name, error) {
+        crate::BuildError::Failed(mut failure) => {
+            failure.message = format!("could not push `{}`", name.familiar());
+            crate::BuildError::Failed(failure)
+        }
+        other => other,
+    }
+}
+
 /// Writes a file that appears whole or not at all, or standard output.
-fn into_destination(to: &Destination, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+pub(crate) fn into_destination(to: &Destination, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let fault = || format!("could not write to {}", place(to));
     match to {
         Destination::Stdout => {
@@ -443,7 +521,7 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}.{}", std::process::id()))
 }
 
-fn place(to: &Destination) -> String {
+pub(crate) fn place(to: &Destination) -> String {
     match to {
         Destination::File(path) | Destination::Folder(path) => path.display().to_string(),
         Destination::Stdout => "standard output".to_owned(),
