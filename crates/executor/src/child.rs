@@ -178,7 +178,7 @@ fn carry_out(op: &SetupOp, slots: &mut [RawFd], parent: RawFd) -> Result<(), Err
         SetupOp::LoopbackUp => sys::loopback_up(),
         SetupOp::OpenKernelFs(fs, slot, options) => open_kernel_fs(*fs, *slot, *options, slots),
         SetupOp::Park(mount) => attach(get(slots, *mount)?, CWD, c"/"),
-        SetupOp::CloneFile(tree, name, slot, read_only) => clone_file(*tree, name, *slot, *read_only, slots),
+        SetupOp::ClonePart(tree, name, slot, read_only) => clone_part(*tree, name, *slot, *read_only, slots),
         SetupOp::EnterRoot(root) => enter_root(get(slots, *root)?),
         SetupOp::Attach(mount, target, _) => match get(slots, *mount) {
             Ok(mount) => attach(mount, get(slots, *target)?, c""),
@@ -267,7 +267,7 @@ fn make_kernel_fs(fs: KernelFs, read_only: bool) -> Result<OwnedFd, Errno> {
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
-fn clone_file(
+fn clone_part(
     tree: Slot,
     name: &CStr,
     slot: Slot,

@@ -117,6 +117,16 @@ impl Overlay<'_> {
     /// Linux 5.11 to 6.7: `mount(2)`, whose options end at one page. With `/proc/self/fd` as working directory the name of
     /// a lower is the few digits of its descriptor. A thread of its own keeps both working directory and mount to itself.
     fn by_mount(&self) -> Result<OwnedFd, SandboxError> {
+        std::thread::scope(|scope| {
+            let worker = scope.spawn(|| self.mount_from_own_namespace());
+            worker.join().unwrap_or_else(|_| Err(SandboxError::call("mount in a thread", Errno::CANCELED)))
+        })
+    }
+
+    fn mount_from_own_namespace(&self) -> Result<OwnedFd, SandboxError> {
+        let call = |source| SandboxError::Overlay { lowers: self.lowers.len(), step: "mount".into(), source };
+        sys::own_mounts_and_directory("/proc/self/fd").map_err(call)?;
+        // Opened here and not before: an overlay takes layers only from the mount namespace it is mounted in.
         let directories = self.lowers.iter().map(|l| open_directory(l)).collect::<Result<Vec<_>, _>>()?;
         let names: Vec<String> = directories.iter().map(|d| d.as_raw_fd().to_string()).collect();
         let mut options = format!(
@@ -128,15 +138,7 @@ impl Overlay<'_> {
         if let (Some(upper), Some(work)) = (&upper, &work) {
             options += &format!(",upperdir={},workdir={},volatile", upper.as_raw_fd(), work.as_raw_fd());
         }
-        let mount = std::thread::scope(|scope| {
-            let worker = scope.spawn(|| sys::mount_in_own_namespace("overlay", &options, upper.is_none()));
-            worker.join().unwrap_or_else(|_| Err(io::Error::other("the mounting thread panicked")))
-        });
-        mount.map_err(|source| SandboxError::Overlay {
-            lowers: self.lowers.len(),
-            step: "mount".into(),
-            source,
-        })
+        sys::mount_over_proc("overlay", &options, upper.is_none()).map_err(call)
     }
 
     fn error(&self, step: &str, source: Errno) -> SandboxError {

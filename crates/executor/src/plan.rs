@@ -48,10 +48,10 @@ pub enum SetupOp {
     LoopbackUp,
     /// Make a kernel file system; where the kernel refuses a new one, the prepared bind takes its place.
     OpenKernelFs(KernelFs, Slot, KernelFsOptions),
-    /// Attach the memory files anywhere in this mount namespace: Linux < 6.15 clones attached mounts only.
+    /// Attach a tree anywhere in this mount namespace, to clone parts of it: Linux < 6.15 clones attached mounts only.
     Park(Slot),
-    /// Clone one parked file, perhaps read-only.
-    CloneFile(Slot, CString, Slot, bool),
+    /// Clone one part of a parked tree, perhaps read-only.
+    ClonePart(Slot, CString, Slot, bool),
     /// The tree becomes `/`; the old root is detached.
     EnterRoot(Slot),
     /// Attach a mount on a mount point.
@@ -124,8 +124,8 @@ impl fmt::Display for SetupOp {
             Self::Hostname(name) => write!(f, "set the host name to {}", String::from_utf8_lossy(name)),
             Self::LoopbackUp => write!(f, "bring lo up"),
             Self::OpenKernelFs(fs, ..) => write!(f, "make a {} file system", fs.name().to_string_lossy()),
-            Self::Park(_) => write!(f, "attach the files in memory"),
-            Self::CloneFile(_, name, ..) => write!(f, "clone the file in memory {}", name.to_string_lossy()),
+            Self::Park(_) => write!(f, "park a tree to clone from"),
+            Self::ClonePart(_, name, ..) => write!(f, "clone /{} of a parked tree", name.to_string_lossy()),
             Self::EnterRoot(_) => write!(f, "make the image's tree the root"),
             Self::Attach(_, _, target) => write!(f, "mount {target}"),
             Self::AttachBeneath(_, _, name) => write!(f, "mount {}", name.to_string_lossy()),

@@ -1,6 +1,7 @@
 //! The parent's half of the set-up: every mount that needs no namespace of the child's is made here, detached, with
 //! ordinary code; the child only puts them in place.
 
+use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::Write;
@@ -107,6 +108,14 @@ pub(crate) fn prepare(spec: &SandboxSpec<'_>, ends: &Ends<'_>) -> Result<Prepare
     }
 }
 
+/// A mount that the child clones out of a parked tree.
+struct Parked {
+    slot: Slot,
+    directory: bool,
+    /// To look up what lies below it; a file needs none.
+    shown: Option<OwnedFd>,
+}
+
 struct Builder<'a> {
     spec: &'a SandboxSpec<'a>,
     id_map: IdMap,
@@ -137,7 +146,8 @@ impl Builder<'_> {
         let mqueue = self.kernel_fs(KernelFs::Mqueue, false, None, true)?;
         let cgroup =
             if unified_cgroups() { Some(self.kernel_fs(KernelFs::Cgroup2, true, None, true)?) } else { None };
-        let files = self.memory_files()?;
+        let mut parked = self.memory_files()?;
+        parked.extend(self.trees()?);
         let root = self.slot(root);
         self.ops.push(SetupOp::EnterRoot(root));
         let null = self.devices()?;
@@ -150,7 +160,7 @@ impl Builder<'_> {
         if !self.spec.privileged {
             self.hide(proc, sys, null);
         }
-        self.mounts(files)?;
+        self.mounts(parked)?;
         self.working_directory()
     }
 
@@ -197,39 +207,65 @@ impl Builder<'_> {
         Ok(slot)
     }
 
-    /// One tmpfs with all files that must never be on disk. Returns a slot for each [`MountKind::File`], in order.
-    fn memory_files(&mut self) -> Result<Vec<Slot>, SandboxError> {
-        let files: Vec<&MountKind> = self
-            .spec
-            .mounts
-            .iter()
-            .map(|m| &m.kind)
-            .filter(|k| matches!(k, MountKind::File { .. }))
-            .collect();
-        if files.is_empty() {
-            return Ok(Vec::new());
+    /// One tmpfs with all files that must never be on disk. Returns a clone for each [`MountKind::File`].
+    fn memory_files(&mut self) -> Result<BTreeMap<usize, Parked>, SandboxError> {
+        if !self.spec.mounts.iter().any(|mount| matches!(mount.kind, MountKind::File { .. })) {
+            return Ok(BTreeMap::new());
         }
-        let tmpfs = new_tmpfs(
-            &[("mode", "0700")],
-            MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV,
-        )?;
+        let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+        let tmpfs = new_tmpfs(&[("mode", "0700")], flags)?;
         let mut clones = Vec::new();
-        for (index, file) in files.iter().enumerate() {
-            let MountKind::File { content, mode, uid, gid, read_only } = file else { continue };
+        for (index, mount) in self.spec.mounts.iter().enumerate() {
+            let MountKind::File { content, mode, uid, gid, read_only } = &mount.kind else { continue };
             let name = index.to_string();
             write_file(tmpfs.as_fd(), &name, content, *mode, *uid, *gid)
                 .map_err(|e| SandboxError::call("write a file in memory", e))?;
-            clones.push((c_string("a file name", name.as_ref())?, *read_only));
+            clones.push((index, c_string("a file name", name.as_ref())?, *read_only));
         }
         let tree = self.slot(tmpfs);
         self.ops.push(SetupOp::Park(tree));
-        let mut slots = Vec::new();
-        for (name, read_only) in clones {
+        let mut parked = BTreeMap::new();
+        for (index, name, read_only) in clones {
             let slot = self.empty_slot();
-            self.ops.push(SetupOp::CloneFile(tree, name, slot, read_only));
-            slots.push(slot);
+            self.ops.push(SetupOp::ClonePart(tree, name, slot, read_only));
+            parked.insert(index, Parked { slot, directory: false, shown: None });
         }
-        Ok(slots)
+        Ok(parked)
+    }
+
+    /// The trees of other stages, each stacked for its one mount.
+    fn trees(&mut self) -> Result<BTreeMap<usize, Parked>, SandboxError> {
+        let mut parked = BTreeMap::new();
+        let spec = self.spec;
+        for (index, mount) in spec.mounts.iter().enumerate() {
+            let (source, upper, work, read_only) = match &mount.kind {
+                MountKind::Bind { source, read_only } => (source, None, None, *read_only),
+                MountKind::Overlay { source, upper, work } => (source, Some(&**upper), Some(&**work), false),
+                MountKind::Tmpfs { .. } | MountKind::File { .. } => continue,
+            };
+            if let Source::Tree { lowers, path } = source {
+                parked.insert(index, self.park(&Overlay { lowers, upper, work }, path, read_only)?);
+            }
+        }
+        Ok(parked)
+    }
+
+    fn park(&mut self, overlay: &Overlay<'_>, path: &Path, read_only: bool) -> Result<Parked, SandboxError> {
+        let tree = overlay
+            .mount()?
+            .try_clone_fd()
+            .map_err(|e| SandboxError::call("duplicate a mount's descriptor", e))?;
+        let inside =
+            View::new(tree.try_clone().map_err(|e| SandboxError::call("duplicate a mount's descriptor", e))?);
+        let part = inside.resolve(path)?;
+        let found = inside.locate(&part).map_err(|_| SandboxError::path("find", path, Errno::NOENT))?;
+        let shown = found.open().map_err(|e| SandboxError::path("find in the other tree", path, e))?;
+        let directory = is_directory(shown.as_fd())?;
+        let tree = self.slot(tree);
+        let slot = self.empty_slot();
+        self.ops.push(SetupOp::Park(tree));
+        self.ops.push(SetupOp::ClonePart(tree, c_string("a path", part.as_os_str())?, slot, read_only));
+        Ok(Parked { slot, directory, shown: Some(shown) })
     }
 
     /// /dev: a tmpfs that is finished before it is mounted. Returns the slot of its root.
@@ -334,34 +370,34 @@ impl Builder<'_> {
         self.ops.extend(names.map(|name| SetupOp::ReadOnly(proc, name)));
     }
 
-    fn mounts(&mut self, files: Vec<Slot>) -> Result<(), SandboxError> {
-        let mut files = files.into_iter();
-        let mut mounts: Vec<(&Mount, Option<Slot>)> = Vec::new();
-        for mount in &self.spec.mounts {
-            let file = matches!(mount.kind, MountKind::File { .. }).then(|| files.next()).flatten();
-            mounts.push((mount, file));
-        }
+    fn mounts(&mut self, mut parked: BTreeMap<usize, Parked>) -> Result<(), SandboxError> {
+        let mut mounts: Vec<(usize, &Mount)> = self.spec.mounts.iter().enumerate().collect();
         // Parents first; the order of equals, where the later covers the earlier, stays.
-        mounts.sort_by_key(|(mount, _)| mount.target.components().count());
-        for (mount, file) in mounts {
-            self.mount(mount, file)?;
+        mounts.sort_by_key(|(_, mount)| mount.target.components().count());
+        for (index, mount) in mounts {
+            match parked.remove(&index) {
+                Some(parked) => self.attach_parked(parked, &mount.target)?,
+                None => self.mount(mount)?,
+            }
         }
         Ok(())
     }
 
-    fn mount(&mut self, mount: &Mount, file: Option<Slot>) -> Result<(), SandboxError> {
+    fn attach_parked(&mut self, parked: Parked, target: &Path) -> Result<(), SandboxError> {
+        let at = self.view.resolve(target)?;
+        let upper = self.spec.root.upper.as_deref();
+        let point = self.stubs.mount_point(&self.view, upper, &at, parked.directory, false)?;
+        let point = self.slot(point);
+        self.ops.push(SetupOp::Attach(parked.slot, point, target.to_string_lossy().into_owned()));
+        self.view.add(at, parked.shown);
+        Ok(())
+    }
+
+    fn mount(&mut self, mount: &Mount) -> Result<(), SandboxError> {
         let target = mount.target.to_string_lossy().into_owned();
         match &mount.kind {
-            MountKind::File { .. } => {
-                let at = self.view.resolve(&mount.target)?;
-                let upper = self.spec.root.upper.as_deref();
-                let point = self.stubs.mount_point(&self.view, upper, &at, false, false)?;
-                let point = self.slot(point);
-                if let Some(file) = file {
-                    self.ops.push(SetupOp::Attach(file, point, target));
-                }
-                Ok(())
-            }
+            // Parked before the root was entered.
+            MountKind::File { .. } => Ok(()),
             MountKind::Tmpfs { size, mode } => {
                 let (size, mode) = (size.map(|s| s.to_string()), format!("{mode:o}"));
                 let options = size.iter().map(|s| ("size", s.as_str())).chain([("mode", mode.as_str())]);
@@ -622,6 +658,8 @@ fn bind_of(source: &Source) -> Result<OwnedFd, SandboxError> {
                 | OpenTreeFlags::AT_EMPTY_PATH;
             open_tree(&**fd, "", flags).map_err(|e| SandboxError::call("clone the mount of a descriptor", e))
         }
+        // Parked, never bound.
+        Source::Tree { path, .. } => Err(SandboxError::path("bind", path, Errno::INVAL)),
     }
 }
 
@@ -630,6 +668,7 @@ fn writable_copy(source: &Source, upper: &Path, work: &Path) -> Result<(OwnedFd,
     let path = match source {
         Source::Path(path) => path.clone(),
         Source::Fd(fd) => PathBuf::from(crate::overlay::proc_path(fd.as_fd())),
+        Source::Tree { path, .. } => return Err(SandboxError::path("copy", path, Errno::INVAL)),
     };
     let metadata = std::fs::metadata(&path).map_err(|e| SandboxError::path("look at", &path, e))?;
     if !metadata.is_dir() {

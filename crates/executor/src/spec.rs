@@ -130,8 +130,15 @@ pub enum MountKind {
 pub enum Source {
     /// A path of this process' mount namespace; symlinks are followed.
     Path(PathBuf),
-    /// An open file or folder (`O_PATH` will do); inside a [`Mounted`] this needs Linux ≥ 6.15.
+    /// An open file or folder (`O_PATH` will do); inside a [`Mounted`] this needs Linux ≥ 6.15, [`Source::Tree`] does not.
     Fd(Arc<OwnedFd>),
+    /// A part of another stage's or image's tree, stacked for this mount alone.
+    Tree {
+        /// Lower directories, the topmost first, as in [`crate::Overlay`].
+        lowers: Vec<PathBuf>,
+        /// Absolute path inside the tree; symlinks stay inside.
+        path: PathBuf,
+    },
 }
 
 /// One resource limit.

@@ -119,7 +119,8 @@ pub(crate) fn close_all_except(keep: &[RawFd]) -> Result<(), Errno> {
 /// Makes the first three descriptors /dev/null and closes all others but `keep`.
 pub(crate) fn close_all_but(keep: BorrowedFd<'_>) -> Result<(), Errno> {
     // Closed by its number below, so nothing may own it.
-    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, rustix::fs::Mode::empty())?.into_raw_fd();
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, rustix::fs::Mode::empty())?
+        .into_raw_fd();
     for target in 0..3 {
         duplicate_onto(null, target)?;
     }
@@ -222,16 +223,19 @@ pub(crate) fn mount_tmpfs_somewhere() -> Result<(), Errno> {
     move_mount(&tmpfs, c"", CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
-/// Mounts with `mount(2)` from `/proc/self/fd` as working directory and returns a detached clone. For a thread that ends
-/// after it: its working directory and mount namespace become its own.
-pub(crate) fn mount_in_own_namespace(fs: &str, options: &str, read_only: bool) -> io::Result<OwnedFd> {
+/// Gives the calling thread a mount namespace and a working directory of its own; for a thread that ends soon after.
+pub(crate) fn own_mounts_and_directory(directory: &str) -> io::Result<()> {
     unshare(UnshareFlags::FS | UnshareFlags::NEWNS)?;
-    std::env::set_current_dir("/proc/self/fd")?;
+    std::env::set_current_dir(directory)
+}
+
+/// Mounts with `mount(2)` in a namespace that nobody else sees, and returns a detached clone. Any directory will do to mount
+/// upon: the working directory stays what it is, below the mount.
+pub(crate) fn mount_over_proc(fs: &str, options: &str, read_only: bool) -> io::Result<OwnedFd> {
     let options = CString::new(options)?;
     let flags = if read_only { MountFlags::RDONLY } else { MountFlags::empty() };
-    mount(fs, "/", fs, flags, Some(options.as_c_str()))?;
-    // "/" is looked up as what this thread calls its root, below the new mount; `..` of it climbs onto the top.
-    Ok(open_tree(CWD, c"/..", OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?)
+    mount(fs, "/proc", fs, flags, Some(options.as_c_str()))?;
+    Ok(open_tree(CWD, c"/proc", OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?)
 }
 
 /// Blocks every signal of the calling thread and returns what was blocked before.

@@ -1,6 +1,7 @@
 //! Which calls pass, for which architecture, under which capabilities.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use super::bpf::{Action, Leaf, Segment, program};
 use crate::CapabilitySet;
@@ -33,8 +34,16 @@ const ARCHITECTURES: &[&[Column]] = &[
 const ARCHITECTURES: &[&[Column]] =
     &[&[Column { audit: 0xc000_00b7, index: 3 }], &[Column { audit: 0x4000_0028, index: 4 }]];
 
-/// The filter for a command with these capabilities: a few hundred instructions of BPF.
+/// The filter for a command with these capabilities: some hundred instructions of BPF. The usual one is made once.
 pub(crate) fn docker_filter(capabilities: CapabilitySet) -> Vec<Instruction> {
+    static USUAL: OnceLock<Vec<Instruction>> = OnceLock::new();
+    if capabilities == CapabilitySet::docker() {
+        return USUAL.get_or_init(|| build(capabilities)).clone();
+    }
+    build(capabilities)
+}
+
+fn build(capabilities: CapabilitySet) -> Vec<Instruction> {
     let sections: Vec<_> = ARCHITECTURES
         .iter()
         .map(|columns| {

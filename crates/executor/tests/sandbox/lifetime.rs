@@ -71,22 +71,33 @@ fn cancelled_before_it_starts() {
 fn kill_9_of_the_parent_leaves_no_process() {
     let word = format!("7{}", std::process::id());
     let program = std::env::current_exe().unwrap();
-    let mut victim = Command::new(program)
-        .env(ROLE, "victim")
-        .env("EXECUTOR_TEST_WORD", &word)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = Command::new(program);
+    command.env(ROLE, "victim").env("EXECUTOR_TEST_WORD", &word).stdout(Stdio::piped());
+    let mut victim = Victim(command.spawn().unwrap());
     let mut line = String::new();
-    BufReader::new(victim.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    BufReader::new(victim.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "up\n");
-    assert!(processes(&word) >= 1, "the sandbox does not run");
-    victim.kill().unwrap();
-    victim.wait().unwrap();
+    wait_until("the sandbox does not run", || processes(&word) >= 2);
+    victim.0.kill().unwrap();
+    victim.0.wait().unwrap();
+    wait_until("the sandbox outlived its parent", || processes(&word) == 0);
+}
+
+fn wait_until(complaint: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
-    while processes(&word) > 0 {
-        assert!(start.elapsed() < Duration::from_secs(20), "the sandbox outlived its parent");
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(20), "{complaint}");
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Killed also when the test fails before it comes to that.
+struct Victim(std::process::Child);
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -21,6 +21,7 @@ pub(crate) fn tests() -> Vec<Test> {
         ("targets_never_leave_the_root", targets_never_leave_the_root),
         ("working_directory_is_made", working_directory_is_made),
         ("another_tree_can_be_bound", another_tree_can_be_bound),
+        ("a_part_of_a_stage_can_be_bound", a_part_of_a_stage_can_be_bound),
         ("proc_is_no_place_for_mounts", proc_is_no_place_for_mounts),
     ]
 }
@@ -118,27 +119,15 @@ fn binds_read_only_and_writable() {
 fn overlay_binds_lose_their_writes() {
     let source = directory();
     fs::write(source.path().join("file"), "before\n").unwrap();
-    let sandbox = Box::new();
     for (target, from) in [("/src", source.path().to_path_buf()), ("/src/file", source.path().join("file"))] {
-        let (upper, work) = (directory(), directory_beside());
+        let sandbox = Box::new();
         let mut spec = sandbox.spec(&["sh", "-c", "echo after >/src/file; cat /src/file"]);
-        let upper_path = work.path().join("upper");
-        let work_path = work.path().join("work");
-        fs::create_dir(&upper_path).unwrap();
-        fs::create_dir(&work_path).unwrap();
-        drop(upper);
-        let kind = MountKind::Overlay { source: Source::Path(from), upper: upper_path, work: work_path };
-        let fresh = Box::new();
-        spec.root = fresh.mounted.as_ref().unwrap();
+        let (upper, work) = (sandbox.path("other-upper"), sandbox.path("other-work"));
+        let kind = MountKind::Overlay { source: Source::Path(from), upper, work };
         spec.mounts = vec![Mount { target: target.into(), kind }];
-        let ran = run_spec(&spec);
-        assert_eq!(ran.stdout, "after\n", "{ran:?}");
+        assert_eq!(run_spec(&spec).stdout, "after\n", "{target}");
         assert_eq!(fs::read_to_string(source.path().join("file")).unwrap(), "before\n");
     }
-}
-
-fn directory_beside() -> tempfile::TempDir {
-    directory()
 }
 
 fn tmpfs_with_a_size() {
@@ -219,6 +208,39 @@ fn another_tree_can_be_bound() {
     spec.mounts = vec![Mount { target: "/mnt".into(), kind: MountKind::Bind { source, read_only: true } }];
     assert_eq!(run_spec(&spec).stdout, "of another stage\n");
     assert!(base().join("etc").exists());
+}
+
+fn a_part_of_a_stage_can_be_bound() {
+    let (above, scratch) = (directory(), directory());
+    fs::create_dir(above.path().join("etc")).unwrap();
+    fs::write(above.path().join("etc/other"), "of another stage\n").unwrap();
+    symlink("/etc", above.path().join("link")).unwrap();
+    for name in ["upper", "work"] {
+        fs::create_dir(scratch.path().join(name)).unwrap();
+    }
+    let tree = |path: &str| Source::Tree {
+        lowers: vec![above.path().to_path_buf(), base().to_path_buf()],
+        path: path.into(),
+    };
+    let mut sandbox = Box::new();
+    let line =
+        "cat /mnt/other /one /mnt/group | head -3; echo x >/mnt/new; echo y >/free/new && cat /free/new";
+    let mut spec = sandbox.spec(&["sh", "-c", line]);
+    let (upper, work) = (scratch.path().join("upper"), scratch.path().join("work"));
+    spec.mounts = vec![
+        Mount { target: "/mnt".into(), kind: MountKind::Bind { source: tree("/link"), read_only: true } },
+        Mount {
+            target: "/one".into(),
+            kind: MountKind::Bind { source: tree("/etc/other"), read_only: true },
+        },
+        Mount { target: "/free".into(), kind: MountKind::Overlay { source: tree("/"), upper, work } },
+    ];
+    let ran = run_spec(&spec);
+    assert_eq!(ran.stdout, "of another stage\nof another stage\nroot:x:0:\ny\n", "{ran:?}");
+    assert!(ran.stderr.contains("Read-only file system"), "{ran:?}");
+    drop(spec);
+    assert!(!above.path().join("new").exists());
+    assert_eq!(sandbox.upper(), LEFT);
 }
 
 fn proc_is_no_place_for_mounts() {
