@@ -235,7 +235,7 @@ impl<'a> Unpacker<'a> {
             return Err(LayerError::damaged(format!("`{path}` is a hard link to itself")));
         }
         match self.root.meta(target)? {
-            Some(meta) if !meta.is_dir() && !(self.is_lower() && meta.is_whiteout()) => {}
+            Some(meta) if !(meta.is_dir() || self.is_lower() && meta.is_whiteout()) => {}
             None if self.is_lower() => return Ok(Placed::MissingTarget(target.clone())),
             _ => return Err(LayerError::MissingLinkTarget(target.to_string())),
         }

@@ -102,7 +102,7 @@ impl SymbolicMode {
 
 fn copy_class(mode: u32, from: u32, to: u32, operator: Operator) -> u32 {
     // One octal digit times 0111 is that digit in every class.
-    let bits = ((mode >> from) & 7) * 0o111 & to;
+    let bits = (((mode >> from) & 7) * 0o111) & to;
     match operator {
         Operator::Add => mode | bits,
         Operator::Remove => mode & !bits,
