@@ -46,16 +46,21 @@ pub struct Images<'a> {
 
 impl<'a> Images<'a> {
     pub(crate) fn new(request: &BuildRequest, tools: Tools<'a>, events: &'a dyn EventSink, steps: &'a Steps) -> Self {
-        Images {
-            client: tools.client,
-            store: tools.store,
-            events,
-            steps,
-            platform: request.platform.clone(),
-            pull: request.cache.pull,
-            found: Mutex::default(),
-            unpacking: Mutex::default(),
-        }
+        let platform = request.platform.clone();
+        let images = Images::outside_a_build(tools.client, tools.store, events, steps, platform);
+        Images { pull: request.cache.pull, ..images }
+    }
+
+    /// For commands that bring images here or away without building.
+    pub(crate) fn outside_a_build(
+        client: &'a Client,
+        store: &'a Store,
+        events: &'a dyn EventSink,
+        steps: &'a Steps,
+        platform: Platform,
+    ) -> Self {
+        let (found, unpacking) = Default::default();
+        Images { client, store, events, steps, platform, pull: false, found, unpacking }
     }
 
     /// The image that a Dockerfile calls `name`, each looked up once in a build.

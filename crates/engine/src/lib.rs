@@ -18,6 +18,7 @@ mod request;
 mod schedule;
 mod state;
 mod steps;
+pub mod stored;
 
 mod users;
 

@@ -129,6 +129,12 @@ impl Reference {
         Reference { digest: Some(digest), ..self.clone() }
     }
 
+    /// The repository with a digest and no tag: what Docker calls a repo digest.
+    #[must_use]
+    pub fn repository_digest(&self, digest: &Digest) -> Reference {
+        Reference { tag: None, digest: Some(digest.clone()), ..self.clone() }
+    }
+
     /// The same repository under another tag, without a digest.
     pub fn with_tag(&self, tag: &str) -> Result<Reference> {
         if let Some(reason) = tag_problem(tag) {

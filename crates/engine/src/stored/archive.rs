@@ -1,0 +1,290 @@
+//! Archives and layouts: out of the store and into it.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use rbuild_image::layout::{
+    DockerArchiveWriter, ImageWriter, LayoutReader, LayoutWriter, NamedManifest, OciArchiveWriter, write_sorted,
+};
+use rbuild_image::{
+    ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Descriptor, Digest, Document, MediaTypeExt, Platform, Reference,
+    select_manifest,
+};
+use rbuild_layer::{Compression, Encoding, decompress_sniffed};
+use rbuild_store::PartialSlot;
+
+use super::{StoredImage, Transfers};
+use crate::error::{Explain, Failure, FailureKind, Result};
+use crate::event::{Event, StepNumber, Steps};
+use crate::image::{Image, ImageLayer, Origin};
+use crate::images::Images;
+use crate::output::{Exporter, Packed, into_destination, keep_as, place};
+use crate::request::{CompressionChoice, Destination};
+
+/// What `save` writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArchiveKind {
+    /// For `docker load`.
+    Docker,
+    /// An OCI layout: a tar, or a folder.
+    Oci,
+}
+
+/// An image that came out of an archive.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The image ID.
+    pub id: Digest,
+    /// The names it got; without any it is there by its ID.
+    pub names: Vec<Reference>,
+}
+
+impl Transfers<'_> {
+    /// Writes images to one archive, each under the names given with it.
+    ///
+    /// # Errors
+    /// A layer that must be fetched and can't be; what can't be written.
+    pub fn save(
+        &self,
+        images: &[(StoredImage, Vec<Reference>)],
+        kind: ArchiveKind,
+        to: &Destination,
+    ) -> Result<()> {
+        let steps = Steps::default();
+        let finder =
+            Images::outside_a_build(self.client, self.store, self.events, &steps, Platform::host());
+        let number = steps.announce(self.events, &format!("exporting to {}", place(to)));
+        let started = Instant::now();
+        let annotations = BTreeMap::new();
+        let exporter = Exporter { images: &finder, number, annotations: &annotations };
+        let result = self.pack_all(&exporter, images, kind).and_then(|packed| write(&packed, kind, to));
+        match &result {
+            Ok(()) => self.events.event(Event::Done { step: number, took: started.elapsed() }),
+            Err(error) => self.events.event(Event::Failed { step: number, message: &error.to_string() }),
+        }
+        result
+    }
+
+    fn pack_all<'i>(
+        &self,
+        exporter: &Exporter<'_>,
+        images: &'i [(StoredImage, Vec<Reference>)],
+        kind: ArchiveKind,
+    ) -> Result<Vec<(Packed, &'i Image, &'i [Reference])>> {
+        // docker load unpacks at once; an OCI archive mostly goes on to a registry.
+        let compression = match kind {
+            ArchiveKind::Docker => Compression::None,
+            ArchiveKind::Oci => Compression::DEFAULT_GZIP,
+        };
+        let choice = CompressionChoice { compression, force: false };
+        let pack = |(image, names): &'i (StoredImage, Vec<Reference>)| {
+            let packed = match kind {
+                ArchiveKind::Oci if image.has_oci_original() => self.pack(exporter, image, &choice, true)?,
+                _ => exporter.pack(&image.image, &choice, true)?,
+            };
+            Ok((packed, &image.image, names.as_slice()))
+        };
+        images.iter().map(pack).collect()
+    }
+
+    /// Reads the images of an archive or layout into the store. `only` names one of them; of an image for several platforms
+    /// the one for `platform` is taken.
+    ///
+    /// # Errors
+    /// What is wrong with the archive; what can't be written.
+    pub fn load(&self, path: &Path, only: Option<&str>, platform: &Platform) -> Result<Vec<Loaded>> {
+        let steps = Steps::default();
+        let images = Images::outside_a_build(self.client, self.store, self.events, &steps, platform.clone());
+        let number = steps.announce(self.events, &format!("loading {}", path.display()));
+        let started = Instant::now();
+        let result = self.load_from(&images, path, only, platform, number);
+        match &result {
+            Ok(_) => self.events.event(Event::Done { step: number, took: started.elapsed() }),
+            Err(error) => self.events.event(Event::Failed { step: number, message: &error.to_string() }),
+        }
+        result
+    }
+
+    fn load_from(
+        &self,
+        images: &Images<'_>,
+        path: &Path,
+        only: Option<&str>,
+        platform: &Platform,
+        number: StepNumber,
+    ) -> Result<Vec<Loaded>> {
+        let fault = || format!("could not read the archive `{}`", path.display());
+        let (archive, _spool) = self.seekable(path)?;
+        let layout = LayoutReader::open(&archive).explain(FailureKind::Build, fault)?;
+        let only = only.map(|only| layout.find(Some(only))).transpose().explain(FailureKind::Build, fault)?;
+        let mut loaded: Vec<Loaded> = Vec::new();
+        for (digest, (descriptor, names)) in offered(&layout) {
+            if only.is_some_and(|only| only.digest != digest) {
+                continue;
+            }
+            let Some(image) = open_image(&layout, &archive, descriptor, platform).explain(FailureKind::Build, fault)?
+            else {
+                continue;
+            };
+            let image = image?;
+            let (layers, events) = (&image.layers, self.events);
+            for layer in layers {
+                if let ImageLayer::Blob { descriptor, .. } = layer {
+                    events.event(Event::Note { step: number, text: &format!("{} {}", descriptor.digest, descriptor.size) });
+                    take_blob(self.store, &layout, descriptor)?;
+                }
+            }
+            images.unpack(&image)?;
+            loaded.push(self.name_loaded(&image, names)?);
+        }
+        if loaded.is_empty() {
+            let message = format!("`{}` holds no image for {platform}", path.display());
+            return Err(Failure::new(FailureKind::Build, message).into());
+        }
+        self.store.finish_build().explain(FailureKind::Environment, || "could not write to the store".to_owned())?;
+        Ok(loaded)
+    }
+
+    fn name_loaded(&self, image: &Image, names: Vec<Reference>) -> Result<Loaded> {
+        let manifest = image.store_manifest(self.store)?;
+        let keeps: Vec<_> = image.chain().into_iter().map(rbuild_store::Resource::Layer).collect();
+        let texts: Vec<String> = match names.is_empty() {
+            true => vec![image.id().to_string()],
+            false => names.iter().map(Reference::to_string).collect(),
+        };
+        let id = keep_as(self.store, image, &manifest, &keeps, &texts)?;
+        Ok(Loaded { id, names })
+    }
+
+    /// The archive as a file in which one can seek, decompressed; a copy in the store is gone with the second value.
+    fn seekable(&self, path: &Path) -> Result<(PathBuf, Option<Spool>)> {
+        let fault = || format!("could not read the archive `{}`", path.display());
+        let metadata = std::fs::metadata(path).explain(FailureKind::Build, fault)?;
+        if metadata.is_dir() {
+            return Ok((path.to_owned(), None));
+        }
+        let file = std::fs::File::open(path).explain(FailureKind::Build, fault)?;
+        let (encoding, mut content) = decompress_sniffed(file).explain(FailureKind::Build, fault)?;
+        if encoding == Encoding::Plain && metadata.is_file() {
+            return Ok((path.to_owned(), None));
+        }
+        self.spool(&mut content).map(|spool| (spool.0.clone(), Some(spool)))
+    }
+
+    /// Keeps what `content` gives in a file of the store for as long as the value lives.
+    ///
+    /// # Errors
+    /// What can't be read or written.
+    pub fn spool(&self, content: &mut dyn Read) -> Result<Spool> {
+        let fault = || "could not keep the archive while it is read".to_owned();
+        let spool = Spool(self.store.temporary("archive"));
+        let mut file = std::fs::File::create_new(&spool.0).explain(FailureKind::Environment, fault)?;
+        io::copy(content, &mut file).explain(FailureKind::Build, fault)?;
+        file.flush().explain(FailureKind::Environment, fault)?;
+        Ok(spool)
+    }
+}
+
+/// A file that is gone with the value.
+#[derive(Debug)]
+pub struct Spool(PathBuf);
+
+impl Spool {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        // The session's folder goes at its end in any case.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl StoredImage {
+    fn has_oci_original(&self) -> bool {
+        self.original().is_some() && self.manifest.layers.iter().all(|layer| !layer.media_type.is_docker())
+    }
+}
+
+fn write(images: &[(Packed, &Image, &[Reference])], kind: ArchiveKind, to: &Destination) -> Result<()> {
+    let fault = || format!("could not write the archive to {}", place(to));
+    let mut blobs: Vec<_> = images.iter().flat_map(|(packed, image, _)| packed.blobs(image)).collect();
+    let manifests: Vec<NamedManifest> = images
+        .iter()
+        .map(|(packed, _, names)| NamedManifest { descriptor: packed.descriptor.clone(), names: names.to_vec() })
+        .collect();
+    let mut write = |writer: &mut dyn ImageWriter| write_sorted(writer, &mut blobs, &manifests);
+    match (to, kind) {
+        (Destination::Folder(path), _) => {
+            let mut writer = LayoutWriter::create(path).explain(FailureKind::Environment, fault)?;
+            write(&mut writer).explain(FailureKind::Environment, fault)
+        }
+        (to, ArchiveKind::Docker) => {
+            into_destination(to, |out| write(&mut DockerArchiveWriter::new(out)).map_err(io::Error::other))
+        }
+        (to, ArchiveKind::Oci) => {
+            into_destination(to, |out| write(&mut OciArchiveWriter::new(out)).map_err(io::Error::other))
+        }
+    }
+}
+
+/// Each image of a layout once, with its names.
+fn offered(layout: &LayoutReader) -> BTreeMap<Digest, (&Descriptor, Vec<Reference>)> {
+    let mut images: BTreeMap<Digest, (&Descriptor, Vec<Reference>)> = BTreeMap::new();
+    for descriptor in layout.index().manifests.iter().filter(|descriptor| !descriptor.is_attestation()) {
+        let (_, names) = images.entry(descriptor.digest.clone()).or_insert((descriptor, Vec::new()));
+        names.extend(name_of(descriptor).filter(|name| !names.contains(name)));
+    }
+    images
+}
+
+/// The full name as containerd and Docker write it, else the OCI annotation where that is a name and not only a tag.
+fn name_of(descriptor: &Descriptor) -> Option<Reference> {
+    let annotation = |key| descriptor.annotations.get(key);
+    let full = annotation(ANNOTATION_IMAGE_NAME).and_then(|name| Reference::parse(name).ok());
+    full.or_else(|| {
+        let name = annotation(ANNOTATION_REF_NAME)?;
+        name.contains(['/', ':']).then(|| Reference::parse(name).ok()).flatten()
+    })
+}
+
+/// `None`: an index without an image for the platform.
+fn open_image(
+    layout: &LayoutReader,
+    path: &Path,
+    descriptor: &Descriptor,
+    platform: &Platform,
+) -> rbuild_image::Result<Option<Result<Image>>> {
+    let mut descriptor = descriptor.clone();
+    // An index in the index is what `docker save` of an image for several platforms writes; deeper there is nothing of use.
+    for _ in 0..3 {
+        let bytes = layout.document(&descriptor)?;
+        match Document::parse(&descriptor.media_type, &bytes)? {
+            Document::Manifest(manifest) => {
+                let config = layout.document(&manifest.config)?;
+                let origin = Origin::Layout(Arc::new(path.to_owned()));
+                return Ok(Some(Image::of_documents(&manifest, config, &origin)));
+            }
+            Document::Index(index) => descriptor = select_manifest(&index, platform)?.clone(),
+        }
+    }
+    Ok(None)
+}
+
+/// Copies a blob of an open layout into the store, digest checked.
+fn take_blob(store: &rbuild_store::Store, layout: &LayoutReader, descriptor: &Descriptor) -> Result<()> {
+    let fault = || format!("could not store the blob {}", descriptor.digest);
+    let slot = store.partial_blob(&descriptor.digest).explain(FailureKind::Environment, fault)?;
+    let PartialSlot::Partial(mut partial) = slot else { return Ok(()) };
+    let mut reader = layout.blob(&descriptor.digest).explain(FailureKind::Build, fault)?;
+    partial.restart().explain(FailureKind::Environment, fault)?;
+    io::copy(&mut reader, &mut partial).explain(FailureKind::Build, fault)?;
+    partial.finish().explain(FailureKind::Build, fault).map(drop)
+}
