@@ -375,7 +375,8 @@ impl Unsettled {
     fn settle(self, store: &Store, below: &[ChainId]) -> Result<()> {
         let Unsettled::Applied { new, root, applied } = self else { return Ok(()) };
         let fault = || "could not complete an unpacked layer".to_owned();
-        if applied.needs_settling() && !below.is_empty() {
+        // An entry for the root is rare; without one the root of the layers below counts.
+        if (applied.needs_settling() || !applied.has_root) && !below.is_empty() {
             let lowers =
                 store.lowers(&Parent::Layers(below.to_vec())).explain(FailureKind::Environment, fault)?;
             let mounted = Overlay { lowers: &lowers, upper: None, work: None }
@@ -383,6 +384,9 @@ impl Unsettled {
                 .explain(FailureKind::Environment, fault)?;
             let lower = crate::steps::mounted_root(&mounted)?;
             settle_layer(&root, &applied, &lower).explain(FailureKind::Environment, fault)?;
+            if !applied.has_root {
+                crate::steps::copy_root_folder(&lower, &root)?;
+            }
         }
         let implied = applied.implied.iter().map(|path| path.relative().to_owned()).collect();
         let info = LayerInfo { size: applied.size, implied, ..LayerInfo::default() };

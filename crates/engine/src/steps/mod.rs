@@ -18,7 +18,7 @@ use rbuild_fs::{Root, RootfsPath, Timestamp};
 use rbuild_store::{CacheKey, CacheResult, KeyParts, Lineage, NewRecord, Parent, Snapshot, SnapshotInfo};
 
 use crate::build::Builder;
-use crate::error::{BuildError, Explain, Failure, FailureKind, Result};
+use crate::error::{BuildError, Explain, FailureKind, Result};
 use crate::event::{Event, StepNumber};
 use crate::image::ImageLayer;
 use crate::images::open_tree;
@@ -148,7 +148,8 @@ impl Builder<'_> {
         let new = self.store.begin(&parent).explain(FailureKind::Environment, store_fault)?;
         let lowers = self.store.lowers(&parent).explain(FailureKind::Environment, store_fault)?;
         if let Some(top) = lowers.first() {
-            copy_root_folder(top, &new.upper())?;
+            let open = |path: &Path| Root::open(path).explain(FailureKind::Environment, store_fault);
+            copy_root_folder(&open(top)?, &open(&new.upper())?)?;
         }
 
         let (upper, scratch) = (new.upper(), new.work());
@@ -214,13 +215,9 @@ pub(crate) fn mounted_root(mounted: &Mounted) -> Result<Root> {
     Ok(Root::from_fd(fd, "/".into()))
 }
 
-/// Overlay shows the upper's own root folder as `/`: it takes mode, owner and attributes from the parent's.
-fn copy_root_folder(parent: &Path, upper: &Path) -> Result<()> {
-    let fault = || "could not prepare the step's root folder".to_owned();
-    let (from, to) = (
-        Root::open(parent).explain(FailureKind::Environment, fault)?,
-        Root::open(upper).explain(FailureKind::Environment, fault)?,
-    );
+/// Overlay shows the upper's own root folder as `/`: it takes mode, owner, time and attributes from the parent's.
+pub(crate) fn copy_root_folder(from: &Root, to: &Root) -> Result<()> {
+    let fault = || "could not prepare a root folder".to_owned();
     let slash = RootfsPath::root();
     if let Some(meta) = from.meta(&slash).explain(FailureKind::Environment, fault)? {
         to.set_meta(&slash, &meta).explain(FailureKind::Environment, fault)?;
