@@ -193,7 +193,10 @@ fn carry_out(op: &SetupOp, slots: &mut [RawFd], parent: RawFd) -> Result<(), Err
         SetupOp::MaskDirectory(tree, name) => mask_directory(get(slots, *tree)?, name),
         SetupOp::ReadOnly(tree, name) => missing_is_fine(make_read_only(get(slots, *tree)?, name)),
         SetupOp::NewSession => rustix::process::setsid().map(drop),
-        SetupOp::Limit(resource, limit) => rustix::process::setrlimit(*resource, limit.clone()),
+        SetupOp::Limit(resource, wanted, clamped) => match rustix::process::setrlimit(*resource, *wanted) {
+            Err(Errno::PERM) => rustix::process::setrlimit(*resource, *clamped),
+            outcome => outcome,
+        },
         SetupOp::Umask(mask) => {
             rustix::process::umask(Mode::from(*mask));
             Ok(())

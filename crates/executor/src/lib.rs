@@ -14,6 +14,7 @@
 mod beneath;
 mod capability;
 mod child;
+mod detached;
 mod enter;
 mod error;
 mod idmap;

@@ -68,8 +68,8 @@ pub enum SetupOp {
     CloseSetup(Vec<RawFd>),
     /// A new session, so that the terminal's signals don't reach the command.
     NewSession,
-    /// A resource limit.
-    Limit(Resource, Rlimit),
+    /// A resource limit; the second one, within our own, where the first is refused.
+    Limit(Resource, Rlimit, Rlimit),
     /// The file mode creation mask.
     Umask(u32),
     /// The working directory, entered with all rights as runc does.
@@ -134,7 +134,7 @@ impl fmt::Display for SetupOp {
             Self::ReadOnly(_, name) => write!(f, "make {} read-only", name.to_string_lossy()),
             Self::CloseSetup(kept) => write!(f, "close the set-up's descriptors but {}", kept.len()),
             Self::NewSession => write!(f, "start a session"),
-            Self::Limit(resource, limit) => {
+            Self::Limit(resource, limit, _) => {
                 write!(f, "limit {resource:?} to {:?}, at most {:?}", limit.current, limit.maximum)
             }
             Self::Umask(mask) => write!(f, "set the umask to {mask:04o}"),

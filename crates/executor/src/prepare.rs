@@ -3,26 +3,22 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
-use std::fs::File;
-use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, chmodat, chownat, fstat, makedev, mkdirat, mknodat, openat,
-    symlinkat,
-};
+use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string, fsmount,
-    fsopen, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
 };
-use rustix::process::{Gid, Uid};
 
 use crate::beneath::View;
 use crate::child::Script;
+use crate::detached::{
+    bind_of, clone_tree, is_directory, make_device, new_tmpfs, set_mode, writable_copy, write_file,
+};
 use crate::idmap::IdMap;
 use crate::plan::{Filter, KernelFs, KernelFsOptions, SetupOp, Slot};
 use crate::stubs::{Owner, Stubs, make_directories};
@@ -547,27 +543,16 @@ fn c_string(what: &'static str, text: &OsStr) -> Result<CString, SandboxError> {
     CString::new(text.as_bytes()).map_err(|_| SandboxError::Nul { what, value: text.into() })
 }
 
-/// Above our own hard limit only CAP_SYS_RESOURCE of the host may go, so the limit is the lower of both.
+/// Above our own hard limit only CAP_SYS_RESOURCE of the host's user namespace may go, which only trying can tell.
 fn limit(wanted: &Rlimit) -> SetupOp {
-    let now = rustix::process::getrlimit(wanted.resource);
-    let may_raise =
-        rustix::process::prlimit(None, wanted.resource, now.clone()).is_ok() && can_raise_limits();
-    let clamp = |value: Option<u64>| match (value, now.maximum) {
-        (value, None) => value,
-        (value, _) if may_raise => value,
-        (None, Some(most)) => Some(most),
+    let most = rustix::process::getrlimit(wanted.resource).maximum;
+    let clamp = |value: Option<u64>| match (value, most) {
         (Some(value), Some(most)) => Some(value.min(most)),
+        (value, most) => value.or(most),
     };
-    let limit = rustix::process::Rlimit { current: clamp(wanted.soft), maximum: clamp(wanted.hard) };
-    SetupOp::Limit(wanted.resource, limit)
-}
-
-fn can_raise_limits() -> bool {
-    // The capability counts in the host's user namespace only.
-    let everywhere = current_map().is_ok_and(|map| map == IdMap::identity());
-    everywhere
-        && rustix::thread::capabilities(None)
-            .is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::SYS_RESOURCE))
+    let limit = |soft, hard| rustix::process::Rlimit { current: soft, maximum: hard };
+    let Rlimit { resource, soft, hard } = *wanted;
+    SetupOp::Limit(resource, limit(soft, hard), limit(clamp(soft), clamp(hard)))
 }
 
 fn current_map() -> Result<IdMap, SandboxError> {
@@ -581,113 +566,7 @@ fn setgroups_allowed() -> bool {
 
 fn unified_cgroups() -> bool {
     const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
-    rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.f_type as i64 == CGROUP2_SUPER_MAGIC)
-}
-
-fn new_tmpfs(options: &[(&str, &str)], attributes: MountAttrFlags) -> Result<OwnedFd, SandboxError> {
-    let failed = |e| SandboxError::call("make a tmpfs", e);
-    let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed)?;
-    for (key, value) in options {
-        fsconfig_set_string(&fs, *key, *value).map_err(failed)?;
-    }
-    fsconfig_create(&fs).map_err(failed)?;
-    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(failed)
-}
-
-fn write_file(
-    dir: BorrowedFd<'_>,
-    name: &str,
-    content: &[u8],
-    mode: u32,
-    uid: u32,
-    gid: u32,
-) -> std::io::Result<()> {
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-    let mut file = File::from(openat(dir, name, flags, Mode::from(0o600))?);
-    file.write_all(content)?;
-    // The owner first: a change of owner takes setuid bits away.
-    rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-    rustix::fs::fchmod(&file, Mode::from(mode))?;
-    Ok(())
-}
-
-/// Makes a device node, or an empty file to bind the host's upon where the kernel refuses (false).
-fn make_device(dev: &OwnedFd, name: &OsStr, major: u32, minor: u32) -> Result<bool, Errno> {
-    if (major, minor) != (0, 0) {
-        match mknodat(dev, name, FileType::CharacterDevice, Mode::from(0o666), makedev(major, minor)) {
-            Ok(()) => {
-                // A node on a file system of this user namespace can be made here and there, but not opened.
-                let usable = openat(
-                    dev,
-                    name,
-                    OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC,
-                    Mode::empty(),
-                );
-                if !matches!(usable, Err(Errno::ACCESS | Errno::PERM)) {
-                    set_mode(dev, name, 0o666)?;
-                    return Ok(true);
-                }
-                rustix::fs::unlinkat(dev, name, AtFlags::empty())?;
-            }
-            Err(Errno::PERM) => {}
-            Err(e) => return Err(e),
-        }
-    }
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-    openat(dev, name, flags, Mode::from(0o666))?;
-    Ok(false)
-}
-
-fn set_mode(dir: &OwnedFd, name: impl rustix::path::Arg, mode: u32) -> Result<(), Errno> {
-    chmodat(dir, name, Mode::from(mode), AtFlags::empty())
-}
-
-fn clone_tree(dir: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, SandboxError> {
-    let flags =
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
-    open_tree(dir, path, flags).map_err(|e| SandboxError::path("clone the mount of", path, e))
-}
-
-fn bind_of(source: &Source) -> Result<OwnedFd, SandboxError> {
-    match source {
-        Source::Path(path) => clone_tree(CWD, path),
-        Source::Fd(fd) => {
-            let flags = OpenTreeFlags::OPEN_TREE_CLONE
-                | OpenTreeFlags::OPEN_TREE_CLOEXEC
-                | OpenTreeFlags::AT_RECURSIVE
-                | OpenTreeFlags::AT_EMPTY_PATH;
-            open_tree(&**fd, "", flags).map_err(|e| SandboxError::call("clone the mount of a descriptor", e))
-        }
-        // Parked, never bound.
-        Source::Tree { path, .. } => Err(SandboxError::path("bind", path, Errno::INVAL)),
-    }
-}
-
-/// What is written to the result never reaches the source: an overlay over a folder, a copy of a file.
-fn writable_copy(source: &Source, upper: &Path, work: &Path) -> Result<(OwnedFd, bool), SandboxError> {
-    let path = match source {
-        Source::Path(path) => path.clone(),
-        Source::Fd(fd) => PathBuf::from(crate::overlay::proc_path(fd.as_fd())),
-        Source::Tree { path, .. } => return Err(SandboxError::path("copy", path, Errno::INVAL)),
-    };
-    let metadata = std::fs::metadata(&path).map_err(|e| SandboxError::path("look at", &path, e))?;
-    if !metadata.is_dir() {
-        let copy = upper.join("file");
-        std::fs::copy(&path, &copy).map_err(|e| SandboxError::path("copy", &path, e))?;
-        use std::os::unix::fs::MetadataExt;
-        let (uid, gid) = (Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid()));
-        chownat(CWD, &copy, Some(uid), Some(gid), AtFlags::empty())
-            .map_err(|e| SandboxError::path("change the owner of", &copy, e))?;
-        return Ok((clone_tree(CWD, &copy)?, false));
-    }
-    let mounted = Overlay { lowers: &[path], upper: Some(upper), work: Some(work) }.mount()?;
-    let tree = mounted.try_clone_fd().map_err(|e| SandboxError::call("duplicate a mount's descriptor", e))?;
-    Ok((tree, true))
-}
-
-fn is_directory(fd: BorrowedFd<'_>) -> Result<bool, SandboxError> {
-    let stat = fstat(fd).map_err(|e| SandboxError::call("look at a mount", e))?;
-    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+    rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.f_type == CGROUP2_SUPER_MAGIC)
 }
 
 impl Prepared {

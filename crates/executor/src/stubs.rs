@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
@@ -278,8 +279,6 @@ fn xattrs(path: &Path) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Errno> {
         })
         .collect()
 }
-
-use std::os::unix::ffi::OsStrExt;
 
 fn host_path(fd: BorrowedFd<'_>, path: &Path) -> PathBuf {
     Path::new(&crate::overlay::proc_path(fd)).join(path)

@@ -171,8 +171,8 @@ pub(crate) fn fork_helper(body: impl FnOnce()) -> io::Result<()> {
     let mut body = Some(body);
     clone_child(0, &mut || {
         let armed = set_parent_process_death_signal(Some(Signal::KILL));
-        if armed.is_ok() && getppid() == Some(parent) {
-            body.take().map(|body| body());
+        if let (Ok(()), true, Some(body)) = (armed, getppid() == Some(parent), body.take()) {
+            body();
         }
         0
     })?;

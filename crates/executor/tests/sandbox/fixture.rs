@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use rbuild_executor::{Cancel, ExitReport, Mounted, Overlay, Place, SandboxSpec, Stream, run};
+use rbuild_executor::{Cancel, ExitReport, Mounted, Overlay, Place, PlaceKind, SandboxSpec, Stream, run};
 use tempfile::TempDir;
 
 /// Name and body of a test; it fails by panicking.
@@ -33,19 +33,31 @@ pub(crate) fn place() -> &'static Place {
     PLACE.get().expect("entered")
 }
 
-/// A command that starts `program` as an account; `None` where that can't be done.
+/// Whether other ids than root's can be had; says so when not.
+pub(crate) fn has_other_ids(test: &str) -> bool {
+    let many = place().kind() != PlaceKind::SingleId;
+    if !many {
+        eprintln!("SKIP {test}: this place has a single id");
+    }
+    many
+}
+
+/// A command that starts `program` as an account, or as a number; `None` where that can't be done.
 pub(crate) fn as_user(user: &str, program: &Path) -> Option<Command> {
-    let known = Command::new("id").arg(user).output().ok()?.status.success();
+    let number = user.bytes().all(|b| b.is_ascii_digit());
+    let known = number || Command::new("id").arg(user).output().ok()?.status.success();
     let setpriv = Command::new("setpriv").arg("--version").output().ok()?.status.success();
     let mut command = Command::new("setpriv");
-    command.args(["--reuid", user, "--regid", user, "--init-groups"]).arg(program);
+    let groups = if number { "--clear-groups" } else { "--init-groups" };
+    command.args(["--reuid", user, "--regid", user, groups]).arg(program);
     command.env_clear().env("PATH", std::env::var_os("PATH")?).env("HOME", "/tmp").current_dir("/");
     (known && setpriv).then_some(command)
 }
 
 /// A directory for a test's trees, on the disk (a tmpfs is no place for overlays on older kernels).
 pub(crate) fn directory() -> TempDir {
-    tempfile::Builder::new().prefix("executor-test-").tempdir_in("/var/tmp").expect("a temporary directory")
+    let parent = std::env::var("EXECUTOR_TEST_DIRECTORY").unwrap_or_else(|_| "/var/tmp".into());
+    tempfile::Builder::new().prefix("executor-test-").tempdir_in(parent).expect("a temporary directory")
 }
 
 /// The lower directory that all tests share: /bin, /etc with passwd and group, /tmp, and neither /proc, /sys nor /dev.
@@ -56,6 +68,13 @@ pub(crate) fn base() -> &'static Path {
         directory
     })
     .path()
+}
+
+/// Removes [`base`]: nothing drops a static.
+pub(crate) fn clean() {
+    if let Some(base) = BASE.get() {
+        let _ = fs::remove_dir_all(base.path());
+    }
 }
 
 pub(crate) fn make_base(root: &Path) {

@@ -72,6 +72,9 @@ fn kill_9_of_the_parent_leaves_no_process() {
     let word = format!("7{}", std::process::id());
     let program = std::env::current_exe().unwrap();
     let mut command = Command::new(program);
+    // It can't clean up after itself.
+    let directory = crate::fixture::directory();
+    command.env("EXECUTOR_TEST_DIRECTORY", directory.path());
     command.env(ROLE, "victim").env("EXECUTOR_TEST_WORD", &word).stdout(Stdio::piped());
     let mut victim = Victim(command.spawn().unwrap());
     let mut line = String::new();

@@ -1,7 +1,7 @@
 //! Real namespaces, as root and as an ordinary user: the harness enters before any thread and then runs its tests side by side.
 //!
-//! Started by root it runs everything twice: as it is, and as the account `ci` (or `EXECUTOR_TEST_USER`), which needs
-//! subordinate ids. What can't run says so.
+//! Started by root it runs everything three times: as it is, as the account `ci` (or `EXECUTOR_TEST_USER`), which needs
+//! subordinate ids, and as a number that has none. What can't run says so.
 
 #![expect(clippy::print_stderr, reason = "a test harness speaks to its user")]
 
@@ -18,7 +18,7 @@ use std::process::{Command, ExitCode};
 use libtest_mimic::{Arguments, Trial};
 use rbuild_executor::{PlaceKind, enter};
 
-/// Set for the second and third process of the harness.
+/// Set for the processes that the harness starts.
 const ROLE: &str = "EXECUTOR_TEST_ROLE";
 
 fn main() -> ExitCode {
@@ -33,17 +33,20 @@ fn main() -> ExitCode {
 
 fn as_root_and_as_user() -> ExitCode {
     let program = std::env::current_exe().expect("own path");
-    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    let as_root = Command::new(&program).args(&arguments).env(ROLE, "root").status().expect("start itself");
     let user = std::env::var("EXECUTOR_TEST_USER").unwrap_or_else(|_| "ci".into());
-    let Some(mut command) = fixture::as_user(&user, &program) else {
-        eprintln!(
-            "\nSKIP every test as an ordinary user: no setpriv, or no account `{user}` (set EXECUTOR_TEST_USER)\n"
-        );
-        return if as_root.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    let mut passed = run_as(Some(Command::new(&program)), "root");
+    passed &= run_as(fixture::as_user(&user, &program), &user);
+    // Nobody has this number, so it has no subordinate ids either.
+    passed &= run_as(fixture::as_user("23456", &program), "23456");
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn run_as(command: Option<Command>, who: &str) -> bool {
+    let Some(mut command) = command else {
+        eprintln!("\nSKIP every test as `{who}`: no setpriv, or no such account (set EXECUTOR_TEST_USER)\n");
+        return true;
     };
-    let as_user = command.args(&arguments).env(ROLE, "user").status().expect("start itself as a user");
-    if as_root.success() && as_user.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    command.args(std::env::args_os().skip(1)).env(ROLE, who).status().expect("start itself").success()
 }
 
 fn here() -> ExitCode {
@@ -71,5 +74,7 @@ fn here() -> ExitCode {
             Ok(())
         })
     });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    fixture::clean();
+    conclusion.exit_code()
 }

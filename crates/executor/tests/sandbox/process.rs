@@ -211,5 +211,6 @@ pub(crate) fn timing() -> ExitCode {
             processor / 40
         );
     }
+    crate::fixture::clean();
     ExitCode::SUCCESS
 }
