@@ -85,7 +85,7 @@ pub(crate) struct Login<'login> {
 }
 
 /// The `Authorization` that answers the challenges of a 401.
-fn authorize(http: &Http, answer: &Answer, login: &Login<'_>) -> Result<Option<String>> {
+pub(crate) fn authorize(http: &Http, answer: &Answer, login: &Login<'_>) -> Result<Option<String>> {
     if let Some(Credential::RegistryToken(token)) = &login.credential {
         return Ok(Some(format!("Bearer {token}")));
     }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::{RegistryError, Result};
 
 /// The name under which Docker stores its Hub's login.
-const HUB_KEY: &str = "https://index.docker.io/v1/";
+pub(crate) const HUB_KEY: &str = "https://index.docker.io/v1/";
 
 /// A login.
 #[derive(Clone, PartialEq, Eq)]
@@ -194,7 +194,7 @@ impl AuthEntry {
 }
 
 /// Docker's keys are URLs (`https://index.docker.io/v1/`), podman's hosts with perhaps a namespace.
-fn normalise_key(key: &str) -> String {
+pub(crate) fn normalise_key(key: &str) -> String {
     let bare = key.trim_start_matches("https://").trim_start_matches("http://");
     let was_url = bare.len() != key.len();
     let bare = bare.trim_end_matches('/');

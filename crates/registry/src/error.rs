@@ -142,6 +142,18 @@ pub enum RegistryError {
         /// Why not.
         reason: String,
     },
+    /// A credential helper did not keep or forget a login.
+    #[error("could not {action} the credentials for `{server}` with `{program}`: {reason}")]
+    HelperAction {
+        /// The helper's program.
+        program: String,
+        /// The registry.
+        server: String,
+        /// `store` or `erase`.
+        action: &'static str,
+        /// Why not.
+        reason: String,
+    },
     /// TLS could not be set up.
     #[error("could not set up TLS: {reason}")]
     Tls {
@@ -180,6 +192,7 @@ impl RegistryError {
             RegistryError::Configuration { .. }
             | RegistryError::File { .. }
             | RegistryError::Helper { .. }
+            | RegistryError::HelperAction { .. }
             | RegistryError::Tls { .. } => ErrorKind::Configuration,
         }
     }
