@@ -113,6 +113,7 @@ impl<'a> Builder<'a> {
     fn stage(&self, stages: &Stages<'_, StageState>, index: usize) -> Result<StageState> {
         let stage = &self.dockerfile.stages[index];
         let (mut state, triggers) = self.base(stages, index).at(stage.from.base.span)?;
+        state.base.get_or_insert(stage.from.base.span);
         let triggers = self.parse_triggers(&triggers, stage.instruction.span)?;
         let counter = StepCounter::of(self.dockerfile, self.graph, StageId(index), &triggers);
         let mut run = StageRun {

@@ -1,7 +1,8 @@
 //! How a build fails: what could not be done, where in the Dockerfile, why, and what helps.
 
 use std::error::Error;
-use std::fmt;
+use std::sync::Arc;
+use std::{fmt, io};
 
 use rbuild_dockerfile::{Diagnostic, Span};
 
@@ -30,7 +31,7 @@ pub enum BuildError {
 }
 
 /// One failure, ready to be shown.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Failure {
     pub kind: FailureKind,
     /// What could not be done, to what.
@@ -43,7 +44,7 @@ pub struct Failure {
     pub output_tail: Vec<String>,
     /// Where the whole output is.
     pub log: Option<std::path::PathBuf>,
-    pub source: Option<Box<dyn Error + Send + Sync>>,
+    pub source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 impl Failure {
@@ -61,8 +62,13 @@ impl Failure {
         }
     }
 
-    /// The same with its cause.
+    /// The same with its cause. A full disk is the machine's fault, whatever was being done.
     pub fn caused_by(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        let source = source.into();
+        if is_full_disk(&*source) {
+            self.kind = FailureKind::Environment;
+            self.help = Some("make room (`rbuild prune` takes what is not needed out of the store) and build again; what is done is kept".to_owned());
+        }
         self.source = Some(source.into());
         self
     }
@@ -118,6 +124,16 @@ impl From<Failure> for BuildError {
     fn from(failure: Failure) -> Self {
         BuildError::Failed(Box::new(failure))
     }
+}
+
+/// Whether a full file system, or a quota, is the last cause.
+fn is_full_disk(error: &(dyn Error + 'static)) -> bool {
+    let own = error.downcast_ref::<io::Error>().is_some_and(|error| {
+        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            // `source()` of an error in an `io::Error` skips that error itself.
+            || error.get_ref().is_some_and(|inner| is_full_disk(inner))
+    });
+    own || error.source().is_some_and(is_full_disk)
 }
 
 /// The engine's result.

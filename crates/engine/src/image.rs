@@ -43,6 +43,17 @@ pub(crate) enum Origin {
     Store,
 }
 
+impl Origin {
+    /// Whose fault it is that a layer is not what it should be.
+    pub(crate) fn fault(&self) -> FailureKind {
+        match self {
+            Origin::Registry(_) => FailureKind::Registry,
+            Origin::Layout(_) => FailureKind::Build,
+            Origin::Store => FailureKind::Environment,
+        }
+    }
+}
+
 impl Image {
     /// Reads manifest and config as a registry or a layout gave them.
     pub(crate) fn of_documents(manifest: &Manifest, config_bytes: Vec<u8>, origin: &Origin) -> Result<Image> {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use rbuild_executor::Overlay;
+use rbuild_executor::{Cancel, Overlay};
 use rbuild_fs::{FileSidecar, Journal, Root};
 use rbuild_image::layout::LayoutReader;
 use rbuild_image::{ChainId, Descriptor, DiffId, Digest, Manifest, MediaType, Platform, Reference};
@@ -18,7 +18,8 @@ use rbuild_store::{
     Blob, LayerInfo, LayerSlot, MemoLinks, NewLayer, Parent, PartialBlob, PartialSlot, Resource, Store,
 };
 
-use crate::error::{Explain, Failure, FailureKind, Result};
+use crate::cancel::Cancellable;
+use crate::error::{BuildError, Explain, Failure, FailureKind, Result};
 use crate::event::{Event, EventSink, StepNumber, Steps};
 use crate::image::{Image, ImageLayer, Origin};
 use crate::Tools;
@@ -30,6 +31,9 @@ const RESOLVED: &str = "resolved";
 /// Layers that are fetched and unpacked at the same time.
 const SIDE_BY_SIDE: usize = 4;
 
+/// What came of looking for an image: none yet, the image, or why there is none.
+type Found = Arc<Mutex<Option<std::result::Result<Arc<Image>, Failure>>>>;
+
 /// Finds images and brings their files here.
 pub struct Images<'a> {
     pub(crate) client: &'a Client,
@@ -40,7 +44,9 @@ pub struct Images<'a> {
     pub(crate) platform: Platform,
     /// Ask the registry also for what the store has.
     pub(crate) pull: bool,
-    found: Mutex<BTreeMap<(String, String), Arc<Mutex<Option<Arc<Image>>>>>>,
+    /// Ends downloads; none outside a build, where Ctrl-C ends the process.
+    pub(crate) cancel: Option<&'a Cancel>,
+    found: Mutex<BTreeMap<(String, String), Found>>,
     unpacking: Mutex<BTreeMap<ChainId, Arc<Mutex<bool>>>>,
 }
 
@@ -48,7 +54,7 @@ impl<'a> Images<'a> {
     pub(crate) fn new(request: &BuildRequest, tools: Tools<'a>, events: &'a dyn EventSink, steps: &'a Steps) -> Self {
         let platform = request.platform.clone();
         let images = Images::outside_a_build(tools.client, tools.store, events, steps, platform);
-        Images { pull: request.cache.pull, ..images }
+        Images { pull: request.cache.pull, cancel: Some(tools.cancel), ..images }
     }
 
     /// For commands that bring images here or away without building.
@@ -60,7 +66,7 @@ impl<'a> Images<'a> {
         platform: Platform,
     ) -> Self {
         let (found, unpacking) = Default::default();
-        Images { client, store, events, steps, platform, pull: false, found, unpacking }
+        Images { client, store, events, steps, platform, pull: false, cancel: None, found, unpacking }
     }
 
     /// The image that a Dockerfile calls `name`, each looked up once in a build.
@@ -108,12 +114,17 @@ impl<'a> Images<'a> {
         let key = (name.to_owned(), platform.to_string());
         let slot = self.found.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().clone();
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(image) = &*slot {
-            return Ok(image.clone());
+        if let Some(found) = &*slot {
+            return found.clone().map_err(BuildError::from);
         }
-        let image = find()?;
-        *slot = Some(image.clone());
-        Ok(image)
+        let found = find();
+        // A registry that said no is not asked again by the next stage.
+        *slot = match &found {
+            Ok(image) => Some(Ok(image.clone())),
+            Err(BuildError::Failed(failure)) => Some(Err((**failure).clone())),
+            Err(_) => None,
+        };
+        found
     }
 
     fn look_up(&self, candidates: &[Reference], platform: &Platform) -> Result<Arc<Image>> {
@@ -310,13 +321,17 @@ impl<'a> Images<'a> {
         };
         let blob = self.blob(descriptor, origin, number)?;
         let file = blob.open().explain(FailureKind::Environment, fault)?;
-        let (_, mut tar) = decompress_sniffed(file).explain(FailureKind::Environment, fault)?;
+        let (_, mut tar) = decompress_sniffed(Cancellable(file, self.cancel)).explain(origin.fault(), fault)?;
         let root = open_tree(&new.fs(), &new.sidecar())?;
-        let applied = apply_layer(&mut tar, &root).explain(FailureKind::Build, fault)?;
+        let applied = apply_layer(&mut tar, &root).explain(origin.fault(), fault);
+        if self.cancel.is_some_and(Cancel::is_cancelled) {
+            return Err(BuildError::Cancelled);
+        }
+        let applied = applied?;
         if applied.diff_id != *diff_id {
             let message = format!("the layer {} is not what its image's config says", descriptor.digest);
             let cause = format!("its content is {}, the config says {}", applied.diff_id.0, diff_id.0);
-            return Err(Failure::new(FailureKind::Registry, message).caused_by(cause).into());
+            return Err(Failure::new(origin.fault(), message).caused_by(cause).into());
         }
         Ok(Unsettled::Applied { new, root, applied: Box::new(applied) })
     }
@@ -340,10 +355,13 @@ impl<'a> Images<'a> {
                         total: descriptor.size,
                     });
                 };
-                let mut sink = Sink(partial);
-                self.client
-                    .blob(reference, descriptor, &mut sink, &progress)
-                    .map_err(|error| registry_failure(reference, error))?;
+                let mut sink = Sink(partial, self.cancel);
+                self.client.blob(reference, descriptor, &mut sink, &progress).map_err(|error| {
+                    match self.cancel {
+                        Some(cancel) if cancel.is_cancelled() => BuildError::Cancelled,
+                        _ => registry_failure(reference, error),
+                    }
+                })?;
                 sink.0.finish().explain(FailureKind::Registry, fault)
             }
             Origin::Layout(path) => {
@@ -403,16 +421,16 @@ pub(crate) fn open_tree(fs: &Path, sidecar: &Path) -> Result<Root> {
     Ok(root.with_journal(Journal::with_sidecar(Arc::new(sidecar))))
 }
 
-/// Takes a download into the store.
-struct Sink(PartialBlob);
+/// Takes a download into the store, until it is not wanted any more.
+struct Sink<'a>(PartialBlob, Option<&'a Cancel>);
 
-impl BlobSink for Sink {
+impl BlobSink for Sink<'_> {
     fn len(&self) -> u64 {
         self.0.len()
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all(bytes)
+        Cancellable(&mut self.0, self.1).write_all(bytes)
     }
 
     fn restart(&mut self) -> io::Result<()> {

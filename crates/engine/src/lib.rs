@@ -5,6 +5,7 @@
 
 mod assemble;
 mod build;
+mod cancel;
 mod checks;
 mod digest;
 mod error;

@@ -18,7 +18,8 @@ use rbuild_layer::{
 use rbuild_store::{Blob, ImageRecord, Resource, Store};
 
 use crate::build::Builder;
-use crate::error::{Explain, Failure, FailureKind, Result};
+use crate::cancel::Cancellable;
+use crate::error::{BuildError, Explain, Failure, FailureKind, Result};
 use crate::event::{Event, StepNumber};
 use crate::image::{Image, ImageLayer, Origin};
 use crate::images::{Images, open_tree, registry_failure};
@@ -57,13 +58,21 @@ pub(crate) fn write_all(builder: &Builder<'_>, image: &Image) -> Result<Vec<Writ
         builder.events.event(Event::Note { step: number, text: &format!("image {}", tagged) });
         Ok(written)
     })();
-    match &result {
-        Ok(_) => builder.events.event(Event::Done { step: number, took: started.elapsed() }),
-        Err(error) => builder
-            .events
-            .event(Event::Failed { step: number, message: &crate::BuildError::to_string(error) }),
+    match result {
+        Ok(written) => {
+            builder.events.event(Event::Done { step: number, took: started.elapsed() });
+            Ok(written)
+        }
+        // Whatever broke off then broke off because of that.
+        Err(_) if builder.cancel.is_cancelled() => {
+            builder.events.event(Event::Cancelled { step: number });
+            Err(BuildError::Cancelled)
+        }
+        Err(error) => {
+            builder.events.event(Event::Failed { step: number, message: &BuildError::to_string(&error) });
+            Err(error)
+        }
     }
-    result
 }
 
 /// Keeps the image in the store under its names; returns its ID.
@@ -262,7 +271,7 @@ impl Exporter<'_> {
             Failure::new(FailureKind::Environment, format!("snapshot {id} is gone from the store"))
         })?;
         let root = open_tree(&snapshot.fs(), &snapshot.sidecar())?;
-        let (mut reader, mut writer) = io::pipe().explain(FailureKind::Environment, fault)?;
+        let (reader, mut writer) = io::pipe().explain(FailureKind::Environment, fault)?;
         let mut out = store.blob_writer().explain(FailureKind::Environment, fault)?;
         let compressed = std::thread::scope(|scope| {
             let tar = scope.spawn(move || {
@@ -270,9 +279,10 @@ impl Exporter<'_> {
                 write_layer(&root, &WriteOptions::default(), &mut buffered)?;
                 buffered.flush().map_err(rbuild_layer::LayerError::Write)
             });
-            let compressed = compress(&mut reader, compression, &mut out);
+            let compressed = compress(&mut Cancellable(reader, self.images.cancel), compression, &mut out);
             match tar.join() {
-                Ok(result) => result.and(compressed),
+                // A writer whose reader failed has only the pipe to complain of.
+                Ok(written) => compressed.and_then(|compressed| written.map(|_| compressed)),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         })
@@ -327,7 +337,7 @@ impl Exporter<'_> {
         to: &Destination,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<()> {
-        into_destination(to, write)
+        into_destination(to, |out| write(&mut Cancellable(out, self.images.cancel)))
     }
 
     /// Blobs that a repository lacks, once for all of its tags, then the manifest under each name.
@@ -441,7 +451,8 @@ impl Builder<'_> {
         let options = FlatOptions { clamp: self.request.epoch, ..FlatOptions::default() };
         let tree = self.final_tree(image)?;
         into_destination(to, |out| {
-            write_flat(tree.root(), &options, out).map(drop).map_err(io::Error::other)
+            let mut out = Cancellable(out, Some(self.cancel));
+            write_flat(tree.root(), &options, &mut out).map(drop).map_err(io::Error::other)
         })?;
         Ok(Written { kind: "tar", place: place(to), manifest: None })
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rbuild_dockerfile::{Command, CommandLine, Expose, Healthcheck, Lookup, parse_port};
+use rbuild_dockerfile::{Command, CommandLine, Expose, Healthcheck, Lookup, Span, parse_port};
 use rbuild_image::{ContainerConfig, HistoryEntry, ImageConfig, Platform};
 use rbuild_store::SnapshotId;
 use serde_json::json;
@@ -39,6 +39,8 @@ pub(crate) struct StageState {
     pub(crate) args: Vec<(String, String)>,
     /// Times of history entries of this build that made a layer, by position; the others take the image's.
     pub(crate) step_times: BTreeMap<usize, i64>,
+    /// Where the Dockerfile names the image that this is built on, in this stage or one before.
+    pub(crate) base: Option<Span>,
     /// `CMD` was given in this stage, so that ENTRYPOINT leaves it alone.
     cmd_given: bool,
 }
@@ -80,6 +82,7 @@ impl StageState {
             environment,
             args: Vec::new(),
             step_times: BTreeMap::new(),
+            base: None,
             cmd_given: false,
         };
         if state.config.os != "windows" && !state.environment.iter().any(|(name, _)| name == "PATH") {

@@ -18,7 +18,7 @@ use rbuild_fs::{Root, RootfsPath, Timestamp};
 use rbuild_store::{CacheKey, CacheResult, KeyParts, Lineage, NewRecord, Parent, Snapshot, SnapshotInfo};
 
 use crate::build::Builder;
-use crate::error::{BuildError, Explain, FailureKind, Result};
+use crate::error::{AtSpan, BuildError, Explain, FailureKind, Result};
 use crate::event::{Event, StepNumber};
 use crate::image::ImageLayer;
 use crate::images::open_tree;
@@ -143,7 +143,11 @@ impl Builder<'_> {
         number: StepNumber,
         work: impl FnOnce(&Workspace) -> Result<()>,
     ) -> Result<Snapshot> {
-        let parent = self.parent(&state.rootfs)?;
+        let parent = match state.base {
+            // An image that cannot be fetched is shown where it is named, not where its files were first needed.
+            Some(span) => self.parent(&state.rootfs).at(span)?,
+            None => self.parent(&state.rootfs)?,
+        };
         let store_fault = || "could not write to the store".to_owned();
         let new = self.store.begin(&parent).explain(FailureKind::Environment, store_fault)?;
         let lowers = self.store.lowers(&parent).explain(FailureKind::Environment, store_fault)?;
