@@ -33,17 +33,21 @@ pub enum BuildError {
 /// One failure, ready to be shown.
 #[derive(Debug, Clone)]
 pub struct Failure {
+    /// Whose fault it is.
     pub kind: FailureKind,
     /// What could not be done, to what.
     pub message: String,
-    /// The place in the Dockerfile, and a word on it.
+    /// The place in the Dockerfile.
     pub span: Option<Span>,
+    /// A word on that place.
     pub label: Option<String>,
+    /// A remedy.
     pub help: Option<String>,
     /// Last lines of a command's output.
     pub output_tail: Vec<String>,
     /// Where the whole output is.
     pub log: Option<std::path::PathBuf>,
+    /// What was the cause.
     pub source: Option<Arc<dyn Error + Send + Sync>>,
 }
 

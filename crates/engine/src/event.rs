@@ -11,6 +11,7 @@ pub type StepNumber = usize;
 /// One thing that happened.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "each variant tells of its fields")]
 pub enum Event<'a> {
     /// A step begins; `name` is as BuildKit writes it (`[build 3/6] RUN npm install`).
     Started { step: StepNumber, name: &'a str },
@@ -34,6 +35,7 @@ pub enum Event<'a> {
 
 /// Takes a build's events, from several threads at once.
 pub trait EventSink: Sync {
+    /// Takes one; never waits long, and never fails.
     fn event(&self, event: Event<'_>);
 }
 

@@ -20,7 +20,9 @@ const ORIGIN: &str = "dev.rbuild.origin";
 /// A base image, or an image of the store.
 #[derive(Debug)]
 pub struct Image {
+    /// What it says of itself.
     pub config: ImageConfig,
+    /// The same as stored; their digest is the image ID.
     pub config_bytes: Vec<u8>,
     pub(crate) layers: Vec<ImageLayer>,
 }
