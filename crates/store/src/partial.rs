@@ -32,6 +32,8 @@ pub struct PartialBlob {
     file: File,
     hasher: Digester,
     len: u64,
+    /// Its name is no longer there, or another's.
+    gone: bool,
 }
 
 impl Store {
@@ -56,6 +58,7 @@ impl Store {
             file,
             hasher,
             len,
+            gone: false,
         }))
     }
 }
@@ -92,22 +95,37 @@ impl PartialBlob {
     ///
     /// # Errors
     /// [`StoreError::DigestMismatch`]; then nothing of the bytes stays.
-    pub fn finish(self) -> Result<Blob> {
+    pub fn finish(mut self) -> Result<Blob> {
         let actual = self.digest();
         if actual != self.expected {
-            fs::remove_file(&self.path).on("remove", &self.path)?;
-            return Err(StoreError::DigestMismatch { expected: self.expected, actual });
+            self.remove()?;
+            return Err(StoreError::DigestMismatch { expected: self.expected.clone(), actual });
         }
         // The rename takes the name away while the lock is still held: who waits for it finds the blob.
         let blob = self.store.publish_blob(&self.path, actual, self.len)?;
+        self.gone = true;
         // Only now: others open the partial file for writing, to wait for its lock.
         make_read_only(&self.file, &blob.path)?;
         Ok(blob)
     }
 
     /// Throws away what has come so far.
-    pub fn discard(self) -> Result<()> {
+    pub fn discard(mut self) -> Result<()> {
+        self.remove()
+    }
+
+    fn remove(&mut self) -> Result<()> {
+        self.gone = true;
         Ok(fs::remove_file(&self.path).on("remove", &self.path)?)
+    }
+}
+
+impl Drop for PartialBlob {
+    /// Nothing is worth keeping of a download that brought nothing, or nothing right.
+    fn drop(&mut self) {
+        if self.is_empty() && !self.gone {
+            _ = self.remove();
+        }
     }
 }
 

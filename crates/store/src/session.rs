@@ -117,12 +117,19 @@ impl Session {
     }
 }
 
-impl Drop for Session {
-    /// The temporary folder goes before the lease: a folder without a lease is always a dead one's.
-    fn drop(&mut self) {
+impl Session {
+    /// The temporary folder goes before the lease: a folder without a lease is always a dead one's. What cannot be removed
+    /// goes at the next open.
+    pub(crate) fn clear(&self) {
         if rbuild_fs::remove_tree(&self.tmp).is_ok() {
             _ = fs::remove_file(&self.lease_path);
         }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 

@@ -82,6 +82,12 @@ impl Store {
         self.inner.session.temporary(&escape(what))
     }
 
+    /// Removes what this session has not finished, for a process that ends without dropping its store. Other threads that are
+    /// at work fail from now on.
+    pub fn abandon(&self) {
+        self.inner.session.clear();
+    }
+
     /// Makes everything published so far survive a loss of power: one `syncfs(2)`. Nothing is done, and `false`
     /// returned, if nothing was published since the last call.
     pub fn finish_build(&self) -> Result<bool> {
