@@ -18,6 +18,7 @@ use crate::event::{Event, EventSink, StepNumber, Steps};
 use crate::Tools;
 use crate::files::{Files, FolderContext};
 use crate::images::Images;
+use crate::misspelt::as_stage;
 use crate::request::{BuildRequest, Context};
 use crate::schedule::{Stages, run_stages};
 use crate::state::{Rootfs, StageState};
@@ -112,7 +113,11 @@ impl<'a> Builder<'a> {
     /// One stage, from its base to its last instruction.
     fn stage(&self, stages: &Stages<'_, StageState>, index: usize) -> Result<StageState> {
         let stage = &self.dockerfile.stages[index];
-        let (mut state, triggers) = self.base(stages, index).at(stage.from.base.span)?;
+        let based_on = &stage.from.base;
+        let (mut state, triggers) = self
+            .base(stages, index)
+            .map_err(|error| as_stage(error, self.dockerfile, index, &based_on.text, based_on.span))
+            .at(based_on.span)?;
         state.base.get_or_insert(stage.from.base.span);
         let triggers = self.parse_triggers(&triggers, stage.instruction.span)?;
         let counter = StepCounter::of(self.dockerfile, self.graph, StageId(index), &triggers);
@@ -260,6 +265,7 @@ impl<'a> Builder<'a> {
             Some(from) => run
                 .source_of(self, &from.text, None)
                 .and_then(|source| self.files_of(&source, run))
+                .map_err(|error| as_stage(error, self.dockerfile, run.index, &from.text, from.span))
                 .at(from.span),
         }
     }

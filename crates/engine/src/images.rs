@@ -458,7 +458,8 @@ pub(crate) fn registry_failure(
     };
     let mut failure =
         Failure::new(FailureKind::Registry, format!("could not get the image `{name}`")).caused_by(error);
-    failure.help = help;
+    // A full disk has its own remedy.
+    failure.help = failure.help.or(help);
     failure.into()
 }
 

@@ -13,6 +13,7 @@ mod event;
 mod files;
 mod image;
 mod images;
+mod misspelt;
 mod output;
 mod remote;
 mod request;
