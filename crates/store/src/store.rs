@@ -82,10 +82,15 @@ impl Store {
         self.inner.session.temporary(&escape(what))
     }
 
-    /// Removes what this session has not finished, for a process that ends without dropping its store. Other threads that are
-    /// at work fail from now on.
-    pub fn abandon(&self) {
-        self.inner.session.clear();
+    /// What a process calls that is about to end without dropping its store: removes what this session has not finished. Other
+    /// threads that are at work fail from then on. Holding it does not keep the store open.
+    pub fn abandon(&self) -> impl Fn() + Clone + Send + use<> {
+        let inner = Arc::downgrade(&self.inner);
+        move || {
+            if let Some(inner) = inner.upgrade() {
+                inner.session.clear();
+            }
+        }
     }
 
     /// Makes everything published so far survive a loss of power: one `syncfs(2)`. Nothing is done, and `false`
