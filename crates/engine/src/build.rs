@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rbuild_context::{IgnoreFile, StatCache, Tree};
 use rbuild_dockerfile::{
-    Command, Copy, Dockerfile, HistoryContext, Instruction, Plan, Source, Span, StageGraph, StageId,
+    Command, Copy, Dockerfile, Escape, HistoryContext, Instruction, Plan, Source, Span, StageGraph, StageId,
     StepCounter, parse_onbuild,
 };
 use rbuild_executor::{Cancel, Place};
 use rbuild_store::{KeyParts, Lineage, Parent, Store};
 
+use crate::contexts::unpacked_files;
 use crate::digest::Digests;
 use crate::error::{AtSpan, BuildError, Explain, Failure, FailureKind, Result};
 use crate::event::{Event, EventSink, StepNumber, Steps};
@@ -19,7 +20,7 @@ use crate::Tools;
 use crate::files::{Files, FolderContext};
 use crate::images::Images;
 use crate::misspelt::as_stage;
-use crate::request::{BuildRequest, Context};
+use crate::request::{BuildRequest, Context, NamedContext};
 use crate::schedule::{Stages, run_stages};
 use crate::state::{Rootfs, StageState};
 use crate::steps::{Done, Step};
@@ -41,6 +42,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) name: String,
     /// Folders that were opened, by path.
     folders: Mutex<BTreeMap<String, Files>>,
+    /// Contexts that were fetched or unpacked, by name; the build context has none.
+    fetched: Mutex<BTreeMap<String, Files>>,
     /// Stages whose layers become part of the image: the target and what it is built from.
     kept: BTreeSet<usize>,
 }
@@ -86,6 +89,7 @@ impl<'a> Builder<'a> {
             done: Done::default(),
             name: format!("{}-{}", rbuild_fs::Timestamp::now().seconds, std::process::id()),
             folders: Mutex::default(),
+            fetched: Mutex::default(),
             kept,
         }
     }
@@ -153,6 +157,9 @@ impl<'a> Builder<'a> {
                 Ok(StageState::of_image(&image))
             }
             Source::Context(name) => match self.request.named_contexts.get(name) {
+                Some(NamedContext::Directory { .. } | NamedContext::Git { .. } | NamedContext::Url(_)) => {
+                    Ok((self.of_files(index, name)?, Vec::new()))
+                }
                 Some(context) => match self.images.of_context(context)? {
                     Some(image) => Ok(StageState::of_image(&image)),
                     None => Ok((StageState::scratch(&platform), Vec::new())),
@@ -162,6 +169,26 @@ impl<'a> Builder<'a> {
                 }
             },
         }
+    }
+
+    /// `FROM` a context of files: they become the one layer of an empty root file system.
+    fn of_files(&self, index: usize, name: &str) -> Result<StageState> {
+        let mut state = StageState::scratch(&self.request.platform);
+        let all = parse_onbuild("COPY / /", Escape::default())
+            .map_err(|diagnostic| BuildError::Dockerfile(vec![diagnostic]))?;
+        let Command::Copy(copy) = &all.command else { return Ok(state) };
+        let files = self.context_files(name)?;
+        let stage = self.dockerfile.stages[index].label();
+        let step = Step {
+            name: format!("[context {name}] load files"),
+            created_by: format!("FROM {name}"),
+            parts: KeyParts::new(),
+            lineage: Lineage { stage, instruction: "FROM".to_owned(), index: 0 },
+            digest: self.kept.contains(&index),
+            bare: false,
+        };
+        self.copy(&mut state, copy, &files, step)?;
+        Ok(state)
     }
 
     /// The line `[build 1/6] FROM node:18`; its work is done where the files are needed.
@@ -286,8 +313,20 @@ impl<'a> Builder<'a> {
             Context::Directory(path) => {
                 self.folder(path, self.request.ignore.as_ref().map(|(text, _)| text.as_str()), "")
             }
+            Context::Unpacked(path) => self.fetched("", || unpacked_files(path)),
             Context::Empty => Ok(Files::Rootfs(Rootfs::Empty)),
         }
+    }
+
+    /// A context that is brought here when the first step wants it, once.
+    pub(crate) fn fetched(&self, name: &str, fetch: impl FnOnce() -> Result<Files>) -> Result<Files> {
+        let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(files) = fetched.get(name) {
+            return Ok(files.clone());
+        }
+        let files = fetch()?;
+        fetched.insert(name.to_owned(), files.clone());
+        Ok(files)
     }
 
     /// A folder of this machine as a context, each opened once.

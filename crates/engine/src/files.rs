@@ -49,15 +49,23 @@ impl Builder<'_> {
                 Ok(Files::Rootfs(self.images.by_name(name, platform.as_deref())?.rootfs()))
             }
             Source::Scratch => Ok(Files::Rootfs(Rootfs::Empty)),
-            Source::Context(name) => match self.request.named_contexts.get(name) {
-                Some(NamedContext::Directory { path, ignore }) => self.folder(path, ignore.as_deref(), name),
-                Some(other) => Ok(Files::Rootfs(
-                    self.images.of_context(other)?.map_or(Rootfs::Empty, |image| image.rootfs()),
-                )),
-                None => {
-                    Err(Failure::new(FailureKind::Build, format!("no build context named `{name}`")).into())
-                }
-            },
+            Source::Context(name) => self.context_files(name),
+        }
+    }
+
+    /// The files of a named context.
+    pub(crate) fn context_files(&self, name: &str) -> Result<Files> {
+        match self.request.named_contexts.get(name) {
+            Some(NamedContext::Directory { path, ignore }) => self.folder(path, ignore.as_deref(), name),
+            Some(NamedContext::Git { reference, keep }) => {
+                self.fetched(name, || self.fetch_git(reference, *keep, None))
+            }
+            Some(NamedContext::Url(url)) => self.fetched(name, || self.fetch_context(url)),
+            Some(other) => {
+                let image = self.images.of_context(other)?;
+                Ok(Files::Rootfs(image.map_or(Rootfs::Empty, |image| image.rootfs())))
+            }
+            None => Err(Failure::new(FailureKind::Build, format!("no build context named `{name}`")).into()),
         }
     }
 

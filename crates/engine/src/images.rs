@@ -83,7 +83,10 @@ impl<'a> Images<'a> {
     /// The image of a named context; `None` for `scratch`.
     pub(crate) fn of_context(&self, context: &NamedContext) -> Result<Option<Arc<Image>>> {
         match context {
-            NamedContext::Scratch | NamedContext::Directory { .. } => Ok(None),
+            NamedContext::Scratch
+            | NamedContext::Directory { .. }
+            | NamedContext::Git { .. }
+            | NamedContext::Url(_) => Ok(None),
             NamedContext::Image(reference) => {
                 let name = reference.to_string();
                 let candidates = [reference.clone()];

@@ -7,6 +7,7 @@ mod assemble;
 mod build;
 mod cancel;
 mod checks;
+mod contexts;
 mod digest;
 mod error;
 mod event;
@@ -30,9 +31,11 @@ use rbuild_image::{Digest, Platform};
 use rbuild_registry::Client;
 use rbuild_store::Store;
 
+pub use contexts::{FetchedContext, LONE_FILE, read_in_context};
 pub use error::{BuildError, Failure, FailureKind, Result};
 pub use event::{Event, EventSink, Silent, StepNumber, Stream};
 pub use output::Written;
+pub use remote::Fetcher;
 pub use request::{
     BuildRequest, CacheUse, CompressionChoice, Context, Destination, NamedContext, Network, Output,
     RunOptions, SecretSource,

@@ -1,24 +1,26 @@
-//! Sources of ADD that are somewhere else: files by HTTP, repositories by git.
+//! What is somewhere else: files by HTTP, repositories by git. For ADD, and for build contexts ([`crate::contexts`]).
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use rbuild_context::source::GitTime;
 use rbuild_context::{GitReference, StatCache, Tree};
-use rbuild_executor::OutsideCommand;
+use rbuild_executor::{OutsideCommand, Place};
 use rbuild_fs::{Root, RootfsPath, Timestamp};
 use rbuild_image::Digest;
-use rbuild_registry::HttpRequest;
-use rbuild_store::{Blob, MemoLinks, Resource};
+use rbuild_registry::{Client, HttpRequest};
+use rbuild_store::{Blob, MemoLinks, Resource, Store};
 use serde::{Deserialize, Serialize};
 
 use crate::build::Builder;
-use crate::error::{Explain, Failure, FailureKind, Result};
+use crate::contexts::unpacked_files;
+use crate::error::{BuildError, Explain, Failure, FailureKind, Result};
 use crate::event::Event;
 use crate::files::{Files, FolderContext};
 use crate::steps::made_files;
@@ -30,11 +32,21 @@ const UNNAMED: &str = "__unnamed__";
 
 /// What is known of a URL.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct FetchedFile {
+pub(crate) struct FetchedFile {
     digest: Digest,
     etag: Option<String>,
     /// Seconds since 1970; 0 where the server says nothing.
     modified: i64,
+}
+
+/// Brings here what is somewhere else.
+#[derive(Debug, Clone, Copy)]
+pub struct Fetcher<'a> {
+    pub store: &'a Store,
+    pub client: &'a Client,
+    pub place: &'a Place,
+    /// Environment of `git`: the caller's.
+    pub git_environment: &'a BTreeMap<OsString, OsString>,
 }
 
 impl Builder<'_> {
@@ -43,9 +55,10 @@ impl Builder<'_> {
     pub(crate) fn fetch_file(&self, url: &str, checksum: Option<&str>) -> Result<(Files, String)> {
         let number = self.announce(&format!("[internal] fetch {url}"));
         let started = Instant::now();
-        let result = self.fetch(url).and_then(|(file, blob)| {
+        let fetcher = self.fetcher();
+        let result = fetcher.fetch(url).and_then(|(file, blob)| {
             check(checksum, &file.digest, url)?;
-            self.as_files(&file, &blob, &name_of(url))
+            made_files(&fetcher.folder_with(&file, &blob, &name_of(url))?)
         });
         match &result {
             Ok(_) => self.events.event(Event::Done { step: number, took: started.elapsed() }),
@@ -54,7 +67,49 @@ impl Builder<'_> {
         Ok((result?, name_of(url)))
     }
 
-    fn fetch(&self, url: &str) -> Result<(FetchedFile, Blob)> {
+    /// A commit of a repository as something to copy. git runs as the calling user, outside the user namespace.
+    pub(crate) fn fetch_git(
+        &self,
+        reference: &GitReference,
+        keep: Option<bool>,
+        checksum: Option<&str>,
+    ) -> Result<Files> {
+        let number = self.announce(&format!("[internal] git {}", reference.remote));
+        let started = Instant::now();
+        let result = self.fetcher().clone_git(reference, keep, checksum).and_then(|folder| repository_files(&folder));
+        match &result {
+            Ok(_) => self.events.event(Event::Done { step: number, took: started.elapsed() }),
+            Err(error) => self.events.event(Event::Failed { step: number, message: &error.to_string() }),
+        }
+        result
+    }
+
+    /// The files of a named context behind a URL: an archive's, or the file alone (under `--strict-docker` always the latter).
+    pub(crate) fn fetch_context(&self, url: &str) -> Result<Files> {
+        let number = self.announce(&format!("[internal] fetch {url}"));
+        let started = Instant::now();
+        let fetcher = self.fetcher();
+        let folder = match self.request.strict_docker {
+            true => fetcher.lone_file(url),
+            false => fetcher.url(url).map(|(folder, _)| folder),
+        };
+        let result = folder.and_then(|folder| unpacked_files(&folder));
+        match &result {
+            Ok(_) => self.events.event(Event::Done { step: number, took: started.elapsed() }),
+            Err(error) => self.events.event(Event::Failed { step: number, message: &error.to_string() }),
+        }
+        result
+    }
+
+    pub(crate) fn fetcher(&self) -> Fetcher<'_> {
+        let (client, git_environment) = (self.images.client, &self.request.git_environment);
+        Fetcher { store: self.store, client, place: self.place, git_environment }
+    }
+}
+
+impl Fetcher<'_> {
+    /// The file behind a URL, from the store where the server says that it has not changed.
+    pub(crate) fn fetch(&self, url: &str) -> Result<(FetchedFile, Blob)> {
         let fault = || "could not use the store".to_owned();
         let known: Option<FetchedFile> =
             self.store.memo(FETCHED, url).explain(FailureKind::Environment, fault)?;
@@ -70,7 +125,7 @@ impl Builder<'_> {
         if let Some((FetchedFile { etag: Some(etag), .. }, _)) = &known {
             request.headers.push(("If-None-Match".to_owned(), etag.clone()));
         }
-        let mut response = self.images.client.http_get(&request).map_err(|error| {
+        let mut response = self.client.http_get(&request).map_err(|error| {
             Failure::new(FailureKind::Registry, format!("could not fetch `{url}`")).caused_by(error)
         })?;
         if let (304, Some(known)) = (response.status, known) {
@@ -90,7 +145,8 @@ impl Builder<'_> {
         Ok((file, blob))
     }
 
-    fn as_files(&self, file: &FetchedFile, blob: &Blob, name: &str) -> Result<Files> {
+    /// A folder with the fetched file in it: mode 0600, the server's time.
+    pub(crate) fn folder_with(&self, file: &FetchedFile, blob: &Blob, name: &str) -> Result<PathBuf> {
         let fault = || format!("could not keep the file `{name}`");
         let folder = self.made_folder()?;
         let path = folder.join(name);
@@ -102,42 +158,31 @@ impl Builder<'_> {
         let root = Root::open(&folder).explain(FailureKind::Environment, fault)?;
         root.set_mtime(&RootfsPath::new(name), Timestamp::from_seconds(file.modified))
             .explain(FailureKind::Environment, fault)?;
-        made_files(&folder)
+        Ok(folder)
     }
 
-    /// A commit of a repository as something to copy. git runs as the calling user, outside the user namespace.
-    pub(crate) fn fetch_git(
+    /// A checkout of a commit in a folder that goes with the session; its subfolder where the reference names one.
+    pub(crate) fn clone_git(
         &self,
         reference: &GitReference,
         keep: Option<bool>,
         checksum: Option<&str>,
-    ) -> Result<Files> {
-        let number = self.announce(&format!("[internal] git {}", reference.remote));
-        let started = Instant::now();
-        let result = self.clone_git(reference, keep, checksum);
-        match &result {
-            Ok(_) => self.events.event(Event::Done { step: number, took: started.elapsed() }),
-            Err(error) => self.events.event(Event::Failed { step: number, message: &error.to_string() }),
-        }
-        result
-    }
-
-    fn clone_git(
-        &self,
-        reference: &GitReference,
-        keep: Option<bool>,
-        checksum: Option<&str>,
-    ) -> Result<Files> {
+    ) -> Result<PathBuf> {
         // The user's own folder, not the store's: git runs outside the namespace and the store may belong to ids of ours.
         let folder = self.made_folder()?;
         open_to_caller(&folder)?;
-        let git = |arguments: &[&str]| self.git(&folder, &reference.remote, arguments);
+        let git = |arguments: &[&str]| self.run_git(&folder, &reference.remote, arguments);
         git(&["init", "--quiet"])?;
         git(&["remote", "add", "origin", &reference.remote])?;
         let wanted = reference.reference.as_deref().unwrap_or("HEAD");
         let checksum = checksum.or(reference.checksum.as_deref());
         let depth: &[&str] = if checksum.is_some() { &[] } else { &["--depth=1"] };
-        let fetched = git(&[&["fetch", "--quiet", "--no-tags"], depth, &["origin", "--", wanted]].concat());
+        let fetch = |depth: &[&str]| git(&[&["fetch", "--quiet", "--no-tags"], depth, &["origin", "--", wanted]].concat());
+        let mut fetched = fetch(depth);
+        if fetched.as_ref().is_err_and(|error| lacks_shallow(error)) {
+            // A repository of plain files behind a web server gives all of its history or nothing.
+            fetched = fetch(&[]);
+        }
         if fetched.is_err() && looks_like_commit(wanted) {
             // Not every server gives a commit by its name; then everything has to come.
             git(&[
@@ -165,30 +210,44 @@ impl Builder<'_> {
             rbuild_fs::remove_tree(&repository)
                 .explain(FailureKind::Environment, || "could not remove `.git`".to_owned())?;
         }
-        let root = match &reference.subdir {
+        if reference.mtime == Some(GitTime::Commit) {
+            let text = git(&["log", "-1", "--format=%ct", &commit])?;
+            set_times(&folder, text.trim().parse().unwrap_or(0))?;
+        }
+        match &reference.subdir {
             Some(subdir) => {
                 let whole = Root::open(&folder)
                     .explain(FailureKind::Environment, || "could not open the repository".to_owned())?;
                 let inside = whole
                     .resolve(&RootfsPath::new(subdir), rbuild_fs::FinalSymlink::Follow)
                     .explain(FailureKind::Build, || format!("could not find `{subdir}` in the repository"))?;
-                folder.join(inside.relative())
+                let inside = folder.join(inside.relative());
+                if !inside.is_dir() {
+                    let message = format!("could not find the folder `{subdir}` in the repository");
+                    return Err(Failure::new(FailureKind::Build, message).into());
+                }
+                Ok(inside)
             }
-            None => folder,
-        };
-        let tree = Tree::directory(&root, None)
-            .explain(FailureKind::Build, || "could not read the repository".to_owned())?;
-        Ok(Files::Folder(Arc::new(FolderContext { tree, digests: StatCache::default() })))
+            None => Ok(folder),
+        }
     }
 
-    fn git(&self, folder: &Path, remote: &str, arguments: &[&str]) -> Result<String> {
+    /// A new folder that goes with the session.
+    pub(crate) fn made_folder(&self) -> Result<PathBuf> {
+        let folder = self.store.temporary("made");
+        fs::create_dir(&folder)
+            .explain(FailureKind::Environment, || "could not write to the store".to_owned())?;
+        Ok(folder)
+    }
+
+    fn run_git(&self, folder: &Path, remote: &str, arguments: &[&str]) -> Result<String> {
         let options =
             ["-c", "protocol.ext.allow=never", "-c", "core.hooksPath=/dev/null", "-c", "safe.directory=*"];
         let argv: Vec<OsString> =
             ["git"].iter().chain(&options).chain(arguments).map(OsString::from).collect();
         let command = OutsideCommand {
             argv,
-            env: self.git_environment(),
+            env: self.environment_of_git(),
             cwd: Some(folder.to_owned()),
             stdin: Vec::new(),
         };
@@ -205,8 +264,8 @@ impl Builder<'_> {
     }
 
     /// No prompts, no configuration that changes what is checked out.
-    fn git_environment(&self) -> Vec<(OsString, OsString)> {
-        let mut environment: BTreeMap<OsString, OsString> = self.request.git_environment.clone();
+    fn environment_of_git(&self) -> Vec<(OsString, OsString)> {
+        let mut environment: BTreeMap<OsString, OsString> = self.git_environment.clone();
         for (name, value) in [
             ("GIT_TERMINAL_PROMPT", "0"),
             ("GIT_ASKPASS", "true"),
@@ -217,6 +276,42 @@ impl Builder<'_> {
         }
         environment.into_iter().collect()
     }
+}
+
+/// A checkout as something to copy from: owners are not looked at, nothing is ignored.
+pub(crate) fn repository_files(folder: &Path) -> Result<Files> {
+    let tree = Tree::directory(folder, None)
+        .explain(FailureKind::Build, || "could not read the repository".to_owned())?;
+    Ok(Files::Folder(Arc::new(FolderContext { tree, digests: StatCache::default() })))
+}
+
+/// Whether git says that the server can only give everything.
+fn lacks_shallow(error: &BuildError) -> bool {
+    std::error::Error::source(error).is_some_and(|words| words.to_string().contains("shallow"))
+}
+
+/// `?mtime=commit`: every file has the time of the commit. Folders come after what is in them.
+fn set_times(folder: &Path, seconds: i64) -> Result<()> {
+    let fault = || "could not set the times of the checkout".to_owned();
+    let root = Root::open(folder).explain(FailureKind::Environment, fault)?;
+    let mut folders = vec![RootfsPath::root()];
+    let mut next = 0;
+    while let Some(path) = folders.get(next).cloned() {
+        next += 1;
+        for (name, meta) in root.read_dir_meta(&path).explain(FailureKind::Environment, fault)? {
+            let inside = path.join(Path::new(&name));
+            match meta.is_dir() {
+                true => folders.push(inside),
+                false => root
+                    .set_mtime(&inside, Timestamp::from_seconds(seconds))
+                    .explain(FailureKind::Environment, fault)?,
+            }
+        }
+    }
+    for path in folders.iter().rev() {
+        root.set_mtime(path, Timestamp::from_seconds(seconds)).explain(FailureKind::Environment, fault)?;
+    }
+    Ok(())
 }
 
 /// git writes here as the calling user, who is uid 0 inside and so already the owner; others may not look.
@@ -240,7 +335,7 @@ fn check(checksum: Option<&str>, digest: &Digest, url: &str) -> Result<()> {
 }
 
 /// The last part of the URL's path, without the query.
-fn name_of(url: &str) -> String {
+pub(crate) fn name_of(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let path = rest.split(['?', '#']).next().unwrap_or_default();
     match path.split_once('/').map(|(_, path)| path.rsplit('/').next().unwrap_or_default()) {

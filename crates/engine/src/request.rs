@@ -6,33 +6,46 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use rbuild_context::GitReference;
 use rbuild_image::{Digest, Platform, Reference};
 use rbuild_layer::Compression;
 
 /// One build.
 #[derive(Debug, Clone)]
 pub struct BuildRequest {
-    /// The Dockerfile's text, and the name under which diagnostics show it.
+    /// The Dockerfile's text.
     pub dockerfile: String,
+    /// The name under which diagnostics show it.
     pub dockerfile_name: String,
+    /// What COPY and ADD read.
     pub context: Context,
     /// Text of the ignore file that applies to `context`, and the name to show for it.
     pub ignore: Option<(String, String)>,
+    /// `--build-context`, by name in lower case.
     pub named_contexts: BTreeMap<String, NamedContext>,
+    /// `--build-arg`.
     pub build_args: BTreeMap<String, String>,
+    /// `--target`; the last stage without it.
     pub target: Option<String>,
-    /// Platform of the image, and the one that this program runs on.
+    /// Platform of the image.
     pub platform: Platform,
+    /// Platform that this program runs on.
     pub build_platform: Platform,
     /// `--label`: set last, and win.
     pub labels: BTreeMap<String, String>,
+    /// For the manifest.
     pub annotations: BTreeMap<String, String>,
+    /// Which cached results may be used.
     pub cache: CacheUse,
+    /// What holds for every RUN.
     pub run: RunOptions,
+    /// Names for the image in the store.
     pub tags: Vec<Reference>,
+    /// Where the result goes besides.
     pub outputs: Vec<Output>,
-    /// `SOURCE_DATE_EPOCH` in seconds; with `rewrite_timestamp` times of files in new layers are clamped to it as well.
+    /// `SOURCE_DATE_EPOCH`, seconds since 1970.
     pub epoch: Option<i64>,
+    /// Times of files in new layers are clamped to the epoch as well.
     pub rewrite_timestamp: bool,
     /// Refuse what the reference implementation refuses.
     pub strict_docker: bool,
@@ -45,15 +58,22 @@ pub struct BuildRequest {
 pub enum Context {
     /// A folder of this machine.
     Directory(PathBuf),
+    /// What [`crate::Fetcher`] brought here: an unpacked archive, a checkout.
+    Unpacked(PathBuf),
     /// No files at all: a Dockerfile from standard input.
     Empty,
 }
 
 /// `--build-context NAME=…`.
 #[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "each variant tells of its fields")]
 pub enum NamedContext {
     /// A folder, with its own ignore file's text.
     Directory { path: PathBuf, ignore: Option<String> },
+    /// A commit of a git repository, fetched when it is needed; whether `.git` stays where the address does not say.
+    Git { reference: Box<GitReference>, keep: Option<bool> },
+    /// What is behind a URL, fetched when it is needed: an archive's files, or the file as `context`.
+    Url(String),
     /// `docker-image://REFERENCE`.
     Image(Reference),
     /// `docker-image://scratch`.
@@ -76,11 +96,15 @@ pub struct CacheUse {
 /// What holds for every `RUN` of the build.
 #[derive(Debug, Clone, Default)]
 pub struct RunOptions {
+    /// The network where a RUN says nothing of it.
     pub network: Network,
+    /// `--add-host`.
     pub extra_hosts: Vec<(String, IpAddr)>,
-    /// Contents of the host's `/etc/resolv.conf` and `/etc/hosts`.
+    /// Content of the host's `/etc/resolv.conf`.
     pub resolv_conf: Vec<u8>,
+    /// Content of the host's `/etc/hosts`.
     pub hosts: Vec<u8>,
+    /// `--secret`, by id.
     pub secrets: BTreeMap<String, SecretSource>,
     /// SSH agents by id: the socket's path.
     pub ssh_agents: BTreeMap<String, PathBuf>,
@@ -90,10 +114,13 @@ pub struct RunOptions {
     pub shm_size: Option<u64>,
     /// Resource name without `RLIMIT_`, lower case; soft and hard limit.
     pub ulimits: Vec<(String, u64, u64)>,
+    /// `--cap-add`.
     pub capabilities_added: Vec<String>,
+    /// `--cap-drop`.
     pub capabilities_dropped: Vec<String>,
-    /// `--allow security.insecure`, `--allow network.host`.
+    /// `--allow security.insecure`.
     pub allow_insecure: bool,
+    /// `--allow network.host`.
     pub allow_network_host: bool,
 }
 
@@ -110,12 +137,15 @@ pub enum Network {
 /// Where a secret's bytes are; they are read when a step needs them and never written to disk.
 #[derive(Debug, Clone)]
 pub enum SecretSource {
+    /// A file of the caller's.
     File(PathBuf),
+    /// The bytes themselves, from the environment.
     Value(Vec<u8>),
 }
 
 /// Where the result goes besides the store.
 #[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "each variant tells of its fields")]
 pub enum Output {
     /// `type=oci` as a tar archive or a folder.
     Oci { to: Destination, names: Vec<Reference>, compression: CompressionChoice },
@@ -132,14 +162,18 @@ pub enum Output {
 /// A file, a folder or standard output.
 #[derive(Debug, Clone)]
 pub enum Destination {
+    /// A file.
     File(PathBuf),
+    /// A folder.
     Folder(PathBuf),
+    /// Standard output.
     Stdout,
 }
 
 /// How layers are packed when they leave.
 #[derive(Debug, Clone)]
 pub struct CompressionChoice {
+    /// How new layers are packed.
     pub compression: Compression,
     /// Recompress layers that exist in another form.
     pub force: bool,

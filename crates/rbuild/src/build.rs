@@ -3,29 +3,35 @@
 use std::fs;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
 use rbuild_engine::{BuildRequest, BuiltImage, EventSink, Tools, Written};
 use rbuild_executor::{Cancel, Place};
+use rbuild_store::Store;
 use rustix::termios::tcgetwinsize;
 
 use crate::args::{BuildArgs, GlobalArgs, IgnoredArgs, Progress};
 use crate::failure::CliError;
 use crate::ui::{Size, Ui, UiOptions};
+use crate::workshop::Workshop;
 use crate::{check, request, surroundings};
 
 /// Exit code after Ctrl-C, as shells report it: 128 and the signal's number.
 const INTERRUPTED: i32 = 130;
+/// How long a cancelled build has to put its things away.
+const GRACE: Duration = Duration::from_millis(600);
 
 /// Builds, shows progress, and writes what was asked for beside the image.
 pub(crate) fn run(args: &BuildArgs, global: &GlobalArgs, place: &'static Place) -> Result<(), CliError> {
-    let request = request::read(args)?;
-    let store = surroundings::open_store(global.root.as_deref(), place)?;
-    let client = surroundings::client(place)?;
+    let call = check::asked_for(args)?;
+    let workshop = Workshop::new(global.root.clone(), place);
+    let request = request::read(args, &workshop)?;
+    let (store, client) = (workshop.store()?, workshop.client()?);
     let cancel = Cancel::new().map_err(|error| CliError::environment("could not prepare to be interrupted".to_owned(), error))?;
-    watch_signals(&cancel)?;
-    let tools = Tools { store: &store, client: &client, place, cancel: &cancel };
-    if let Some(call) = check::asked_for(args)? {
+    watch_signals(&cancel, store)?;
+    let tools = Tools { store, client, place, cancel: &cancel };
+    if let Some(call) = call {
         return check::run(call, &request, tools);
     }
     let ui = progress(args);
@@ -52,25 +58,38 @@ fn progress(args: &BuildArgs) -> Ui {
     Ui::stderr(UiOptions { progress, terminal, colour: crate::colour(terminal), size: Box::new(size), log_lines })
 }
 
-/// Ctrl-C and its like end the build; a second one ends the process at once, and the kernel everything with it.
-fn watch_signals(cancel: &Cancel) -> Result<(), CliError> {
+/// Ctrl-C and its like end the build. What does not end soon by itself (a read from a server that is silent), or a second
+/// signal, ends the process, and the kernel everything with it; the next build sweeps the store.
+fn watch_signals(cancel: &Cancel, store: &Store) -> Result<(), CliError> {
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
     // Blocked here, before any other thread: all of them inherit it, and only the one below takes signals.
     signals
         .thread_block()
         .map_err(|error| CliError::environment("could not prepare to be interrupted".to_owned(), error))?;
     let cancel = cancel.clone();
+    let (again, abandon) = (signals, store.abandon());
     std::thread::spawn(move || {
-        let mut seen = 0;
-        while signals.wait().is_ok() {
-            seen += 1;
-            cancel.cancel();
-            if seen > 1 {
-                std::process::exit(INTERRUPTED);
-            }
+        if signals.wait().is_err() {
+            return;
         }
+        cancel.cancel();
+        let late = abandon.clone();
+        std::thread::spawn(move || {
+            // Whichever comes first: patience runs out, or another signal comes.
+            std::thread::sleep(GRACE);
+            end_now(&late);
+        });
+        _ = again.wait();
+        end_now(&abandon);
     });
     Ok(())
+}
+
+fn end_now(abandon: &dyn Fn()) -> ! {
+    abandon();
+    // Nobody is left to tell if standard error is gone.
+    _ = std::io::stderr().write_all(b"error: cancelled\n");
+    std::process::exit(INTERRUPTED)
 }
 
 fn finish(args: &BuildArgs, request: &BuildRequest, image: &BuiltImage) -> Result<(), CliError> {

@@ -6,10 +6,12 @@ use std::{fs, io};
 
 use rbuild_dockerfile::Dockerfile;
 use rbuild_engine::BuildError;
+use rbuild_executor::Place;
 
-use crate::args::{DockerfileCommand, PlanArgs, PlanFormat};
+use crate::args::{DockerfileCommand, GlobalArgs, PlanArgs, PlanFormat};
 use crate::failure::CliError;
 use crate::request;
+use crate::workshop::Workshop;
 
 /// Carries out one of the commands.
 pub(crate) fn run(command: &DockerfileCommand) -> Result<(), CliError> {
@@ -34,8 +36,9 @@ pub(crate) fn run(command: &DockerfileCommand) -> Result<(), CliError> {
 }
 
 /// Prints the stage graph.
-pub(crate) fn plan(args: &PlanArgs) -> Result<(), CliError> {
-    let request = request::read(&args.build)?;
+pub(crate) fn plan(args: &PlanArgs, global: &GlobalArgs, place: &'static Place) -> Result<(), CliError> {
+    let workshop = Workshop::new(global.root.clone(), place);
+    let request = request::read(&args.build, &workshop)?;
     let shown = |error| CliError::Build { error, source: request.dockerfile.clone(), name: request.dockerfile_name.clone() };
     let dockerfile = Dockerfile::parse(&request.dockerfile).map_err(|errors| shown(BuildError::Dockerfile(errors)))?;
     let (graph, _) = rbuild_engine::plan(&dockerfile, &request).map_err(shown)?;

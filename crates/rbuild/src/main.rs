@@ -6,6 +6,7 @@
 mod args;
 mod build;
 mod check;
+mod context;
 mod csv;
 mod diagnostics;
 mod dockerfile;
@@ -15,6 +16,7 @@ mod request;
 mod size;
 mod surroundings;
 mod ui;
+mod workshop;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -55,7 +57,7 @@ fn run(cli: Cli, place: &'static Place) -> Result<(), CliError> {
         None => build::run(&build, &global, place),
         Some(Command::Build(build)) => build::run(&build, &global, place),
         Some(Command::Dockerfile { command }) => dockerfile::run(&command),
-        Some(Command::Plan(plan)) => dockerfile::plan(&plan),
+        Some(Command::Plan(plan)) => dockerfile::plan(&plan, &global, place),
         Some(_) => Err(CliError::usage("this command is not there yet")),
     }
 }

@@ -1,43 +1,33 @@
 //! From what was typed to what the engine takes.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
+use std::fs;
 
-use rbuild_context::ContextSource;
 use rbuild_engine::{
-    BuildRequest, CacheUse, Context, NamedContext, Network, Output, RunOptions, SecretSource,
+    BuildRequest, CacheUse, Context, Destination, Network, Output, RunOptions, SecretSource,
 };
 use rbuild_image::{Platform, Reference};
 
 use crate::args::BuildArgs;
+use crate::context::Typed;
 use crate::failure::CliError;
-use crate::{csv, output_spec, size, surroundings};
+use crate::workshop::Workshop;
+use crate::{context, csv, output_spec, size, surroundings};
 
 type Result<T> = std::result::Result<T, CliError>;
 
-/// Names under which a Dockerfile is looked for in the context.
-const DOCKERFILES: [&str; 3] = ["Dockerfile", "dockerfile", "Containerfile"];
-
-/// Reads the command line, the Dockerfile and the ignore file.
-pub(crate) fn read(args: &BuildArgs) -> Result<BuildRequest> {
-    let where_from = args.context.as_deref().unwrap_or(".");
-    let (context, mut stdin) = open_context(where_from, args.file.as_deref())?;
-    let (dockerfile, dockerfile_name, dockerfile_path) = read_dockerfile(&context, args.file.as_deref(), &mut stdin)?;
-    let ignore = match &context {
-        Context::Directory(root) => read_ignore(root, dockerfile_path.as_deref())?,
-        Context::Empty => None,
-    };
+/// Reads the command line, then the context and the Dockerfile, which may have to be fetched.
+pub(crate) fn read(args: &BuildArgs, workshop: &Workshop) -> Result<BuildRequest> {
     let tags = args.tags.iter().map(|tag| image_name(tag)).collect::<Result<Vec<_>>>()?;
     let build_args = pairs_or_environment(&args.build_args);
     let mut request = BuildRequest {
-        dockerfile,
-        dockerfile_name,
-        context,
-        ignore,
-        named_contexts: args.build_contexts.iter().map(|text| named_context(text)).collect::<Result<_>>()?,
+        dockerfile: String::new(),
+        dockerfile_name: String::new(),
+        context: Context::Empty,
+        ignore: None,
+        named_contexts: context::named(&args.build_contexts, keep_git_dir(&build_args))?,
         target: args.target.clone(),
         platform: platform(&args.platforms)?,
         build_platform: Platform::host(),
@@ -58,7 +48,24 @@ pub(crate) fn read(args: &BuildArgs) -> Result<BuildRequest> {
         git_environment: surroundings::environment(),
     };
     read_outputs(args, &mut request)?;
+    let typed = Typed {
+        context: args.context.as_deref().unwrap_or("."),
+        file: args.file.as_deref(),
+        keep_git_dir: keep_git_dir(&request.build_args),
+    };
+    let opened = context::open(&typed, workshop)?;
+    (request.context, request.ignore) = (opened.context, opened.ignore);
+    (request.dockerfile, request.dockerfile_name) = (opened.dockerfile, opened.name);
     Ok(request)
+}
+
+/// `BUILDKIT_CONTEXT_KEEP_GIT_DIR`, read as Go's `strconv.ParseBool` does; anything else says nothing.
+fn keep_git_dir(build_args: &BTreeMap<String, String>) -> Option<bool> {
+    match build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR")?.as_str() {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
 }
 
 fn read_outputs(args: &BuildArgs, request: &mut BuildRequest) -> Result<()> {
@@ -72,6 +79,7 @@ fn read_outputs(args: &BuildArgs, request: &mut BuildRequest) -> Result<()> {
         if matches!(&spec.output, Some(Output::Registry { names, .. }) if names.is_empty()) {
             return Err(CliError::usage("could not push: the image has no name").help("name it with `-t REGISTRY/NAME:TAG`"));
         }
+        spec.output.iter().try_for_each(writable)?;
         request.outputs.extend(spec.output);
         request.tags.extend(spec.names);
         request.rewrite_timestamp |= spec.rewrite_timestamp;
@@ -83,126 +91,20 @@ fn read_outputs(args: &BuildArgs, request: &mut BuildRequest) -> Result<()> {
     Ok(())
 }
 
-fn open_context(text: &str, file: Option<&Path>) -> Result<(Context, Option<String>)> {
-    let source = ContextSource::parse(text)
-        .map_err(|error| CliError::from(rbuild_engine::Failure::new(rbuild_engine::FailureKind::Usage, format!("could not understand the context `{text}`")).caused_by(error)))?;
-    match source {
-        ContextSource::Path(path) if path.is_dir() => Ok((Context::Directory(path), None)),
-        ContextSource::Path(path) if path.exists() => {
-            let failure = CliError::usage(format!("the build context `{}` is not a folder", path.display()));
-            Err(failure.help("name the folder, and the Dockerfile with `-f`"))
-        }
-        ContextSource::Path(path) => {
-            let failure = CliError::usage(format!("there is no build context `{}`", path.display()));
-            Err(failure.help("the last argument is the folder whose files COPY reads, often `.`"))
-        }
-        ContextSource::Stdin if file == Some(Path::new("-")) => {
-            Err(CliError::usage("standard input cannot be both the context and the Dockerfile"))
-        }
-        ContextSource::Stdin => {
-            let mut bytes = Vec::new();
-            io::stdin()
-                .read_to_end(&mut bytes)
-                .map_err(|error| CliError::environment("could not read standard input".to_owned(), error))?;
-            match String::from_utf8(bytes) {
-                Ok(text) => Ok((Context::Empty, Some(text))),
-                Err(_) => Err(CliError::usage("a context archive on standard input is not supported yet")
-                    .help("unpack it and name the folder")),
-            }
-        }
-        other => Err(CliError::usage(format!("the context `{text}` ({other:?}) cannot be fetched yet"))
-            .help("fetch it first and name the folder")),
+/// A file that cannot be written is said before the build, not after it.
+fn writable(output: &Output) -> Result<()> {
+    let (Output::Oci { to, .. } | Output::Docker { to, .. } | Output::Tar(to)) = output else { return Ok(()) };
+    let Destination::File(path) = to else { return Ok(()) };
+    if path.is_dir() {
+        let failure = CliError::usage(format!("could not write the archive to `{}`: it is a folder", path.display()));
+        return Err(failure.help("name a file, `dest=FILE`, or write a folder with `tar=false`"));
     }
-}
-
-/// The Dockerfile's text, the name to show, and its path where it has one.
-fn read_dockerfile(context: &Context, file: Option<&Path>, stdin: &mut Option<String>) -> Result<(String, String, Option<PathBuf>)> {
-    if let Some(text) = stdin.take() {
-        return Ok((text, "-".to_owned(), None));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        let failure = CliError::usage(format!("could not write the archive to `{}`: there is no folder `{}`", path.display(), folder.display()));
+        return Err(failure.help("make the folder first"));
     }
-    if file == Some(Path::new("-")) {
-        let text = io::read_to_string(io::stdin())
-            .map_err(|error| CliError::environment("could not read the Dockerfile from standard input".to_owned(), error))?;
-        return Ok((text, "-".to_owned(), None));
-    }
-    let path = match (file, context) {
-        // As with Docker, a relative name is relative to where the command runs; one in the context is found as well.
-        (Some(file), Context::Directory(root)) if !file.exists() && root.join(file).exists() => root.join(file),
-        (Some(file), _) => file.to_owned(),
-        (None, Context::Directory(root)) => {
-            let found = DOCKERFILES.iter().map(|name| root.join(name)).find(|path| path.exists());
-            found.ok_or_else(|| {
-                let failure = CliError::usage(format!("there is no Dockerfile in `{}`", root.display()));
-                failure.help("name it with `-f FILE`")
-            })?
-        }
-        (None, Context::Empty) => return Err(CliError::usage("there is no Dockerfile")),
-    };
-    let fault = format!("could not read the Dockerfile `{}`", path.display());
-    let bytes = fs::read(&path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => CliError::usage(format!("there is no Dockerfile `{}`", path.display())),
-        io::ErrorKind::IsADirectory => CliError::usage(format!("`{}` is a folder, not a Dockerfile", path.display())),
-        _ => CliError::environment(fault.clone(), error),
-    })?;
-    let text = String::from_utf8(bytes)
-        .map_err(|error| CliError::usage(format!("{fault}: it is not UTF-8 at byte {}", error.utf8_error().valid_up_to())))?;
-    let name = match context {
-        Context::Directory(root) => path.strip_prefix(root).unwrap_or(&path).display().to_string(),
-        Context::Empty => path.display().to_string(),
-    };
-    Ok((text, name, Some(path)))
-}
-
-/// The ignore file beside the Dockerfile before the ones at the context's root.
-fn read_ignore(root: &Path, dockerfile: Option<&Path>) -> Result<Option<(String, String)>> {
-    let mut candidates = Vec::new();
-    if let Some(path) = dockerfile {
-        for ending in [".dockerignore", ".containerignore"] {
-            let mut name = path.as_os_str().to_owned();
-            name.push(ending);
-            candidates.push(PathBuf::from(name));
-        }
-    }
-    candidates.extend([root.join(".dockerignore"), root.join(".containerignore")]);
-    for path in candidates {
-        match fs::read(&path) {
-            Ok(bytes) => return Ok(Some((String::from_utf8_lossy(&bytes).into_owned(), path.display().to_string()))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(CliError::environment(format!("could not read `{}`", path.display()), error)),
-        }
-    }
-    Ok(None)
-}
-
-fn named_context(text: &str) -> Result<(String, NamedContext)> {
-    let bad = |why: String| CliError::usage(format!("could not understand `--build-context {text}`: {why}"));
-    let (name, place) = text.split_once('=').ok_or_else(|| bad("write it as NAME=WHERE".to_owned()))?;
-    let context = match ContextSource::parse_named(place).map_err(|error| bad(error.to_string()))? {
-        ContextSource::Image(name) if name == "scratch" => NamedContext::Scratch,
-        ContextSource::Image(name) => NamedContext::Image(image_name(&name)?),
-        ContextSource::OciLayout(rest) => oci_layout(&rest).map_err(bad)?,
-        ContextSource::Path(path) if path.is_dir() => {
-            let ignore = read_ignore(&path, None)?.map(|(text, _)| text);
-            NamedContext::Directory { path, ignore }
-        }
-        ContextSource::Path(path) => return Err(bad(format!("there is no folder `{}`", path.display()))),
-        other => return Err(bad(format!("contexts of this kind ({other:?}) cannot be fetched yet"))),
-    };
-    Ok((name.to_lowercase(), context))
-}
-
-/// `PATH[:TAG][@DIGEST]`.
-fn oci_layout(text: &str) -> std::result::Result<NamedContext, String> {
-    let (rest, digest) = match text.split_once('@') {
-        Some((rest, digest)) => (rest, Some(digest.parse().map_err(|error| format!("`{digest}` is no digest: {error}"))?)),
-        None => (text, None),
-    };
-    let (path, tag) = match rest.rsplit_once(':') {
-        Some((path, tag)) if !tag.contains('/') => (path, Some(tag.to_owned())),
-        _ => (rest, None),
-    };
-    let tag = tag.or_else(|| digest.is_none().then(|| "latest".to_owned()));
-    Ok(NamedContext::OciLayout { path: path.into(), tag, digest })
+    Ok(())
 }
 
 fn run_options(args: &BuildArgs) -> Result<RunOptions> {

@@ -162,10 +162,7 @@ impl Builder<'_> {
 
     /// A folder for files that a step needs; it goes with the build.
     pub(crate) fn made_folder(&self) -> Result<PathBuf> {
-        let folder = self.store.temporary("made");
-        fs::create_dir(&folder)
-            .explain(FailureKind::Environment, || "could not write to the store".to_owned())?;
-        Ok(folder)
+        self.fetcher().made_folder()
     }
 }
 
