@@ -16,6 +16,7 @@ mod image;
 mod images;
 mod misspelt;
 mod output;
+pub mod relay;
 mod remote;
 mod request;
 mod schedule;
@@ -35,6 +36,7 @@ pub use contexts::{FetchedContext, LONE_FILE, read_in_context};
 pub use error::{BuildError, Failure, FailureKind, Result};
 pub use event::{Event, EventSink, Silent, StepNumber, Stream};
 pub use output::Written;
+pub use relay::Location;
 pub use remote::Fetcher;
 pub use request::{
     BuildRequest, CacheUse, CompressionChoice, Context, Destination, NamedContext, Network, Output,

@@ -548,7 +548,7 @@ fn layer_type(compression: &Compression) -> MediaType {
 }
 
 /// A base layer's descriptor in an OCI manifest: Docker's media types have OCI's names there; the blob is the same.
-fn as_oci(descriptor: &Descriptor) -> Descriptor {
+pub(crate) fn as_oci(descriptor: &Descriptor) -> Descriptor {
     let media_type = match descriptor.media_type.to_string().as_str() {
         "application/vnd.docker.image.rootfs.diff.tar.gzip"
         | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => MediaType::ImageLayerGzip,

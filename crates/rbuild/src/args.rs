@@ -4,6 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::commands::args::{
+    CopyArgs, DuArgs, HistoryArgs, ImagesArgs, InspectArgs, LoadArgs, LoginArgs, LogoutArgs, ManifestCommand, PruneArgs,
+    PullArgs, PushArgs, RmiArgs, SaveArgs, TagArgs,
+};
+
 /// Builds container images from Dockerfiles, without a daemon and without root.
 #[derive(Debug, Parser)]
 #[command(
@@ -46,121 +51,40 @@ pub(crate) enum Command {
     /// Print the stage graph of a Dockerfile
     Plan(PlanArgs),
     /// Fetch an image from a registry into the store
-    Pull {
-        /// Image to fetch
-        image: String,
-        /// Platform to choose from an index, such as linux/arm64
-        #[arg(long)]
-        platform: Option<String>,
-        /// Print the image's digest only
-        #[arg(short, long)]
-        quiet: bool,
-    },
-    /// Send an image of the store to a registry
-    Push {
-        /// Image to send
-        image: String,
-        /// Print the image's digest only
-        #[arg(short, long)]
-        quiet: bool,
-    },
+    Pull(PullArgs),
+    /// Send images of the store to their registries
+    Push(PushArgs),
     /// Give an image of the store another name
-    Tag {
-        /// An image of the store: a name or an image ID
-        source: String,
-        /// Its new name
-        target: String,
-    },
+    Tag(TagArgs),
     /// List the images of the store
-    Images {
-        /// Print `json`, one document per line, instead of a table
-        #[arg(long, value_name = "FORMAT")]
-        format: Option<String>,
-        /// Print image IDs only
-        #[arg(short, long)]
-        quiet: bool,
-    },
-    /// Print the config of an image of the store
-    Inspect {
-        /// An image of the store: a name or an image ID
-        image: String,
-        /// Print the manifest's bytes as they are
-        #[arg(long)]
-        raw: bool,
-    },
+    Images(ImagesArgs),
+    /// Print all that is known of images of the store
+    Inspect(InspectArgs),
     /// Print the history of an image of the store, newest first
-    History {
-        /// An image of the store: a name or an image ID
-        image: String,
-    },
-    /// Remove names of images from the store
-    Rmi {
-        /// Images to remove
-        #[arg(required = true)]
-        images: Vec<String>,
-    },
-    /// Write an image of the store to an archive
-    Save {
-        /// Images to write
-        #[arg(required = true)]
-        images: Vec<String>,
-        /// File to write [default: standard output]
-        #[arg(short, long, value_name = "FILE")]
-        output: Option<PathBuf>,
-        /// Kind of archive
-        #[arg(long, value_enum, default_value = "docker")]
-        format: ArchiveFormat,
-    },
+    History(HistoryArgs),
+    /// Remove images from the store
+    Rmi(RmiArgs),
+    /// Write images of the store to an archive
+    Save(SaveArgs),
     /// Read images from an archive into the store
-    Load {
-        /// Archive to read [default: standard input]
-        #[arg(short, long, value_name = "FILE")]
-        input: Option<PathBuf>,
-    },
+    Load(LoadArgs),
     /// Log in to a registry and keep the credentials in Docker's config.json
-    Login {
-        /// The registry [default: docker.io]
-        registry: Option<String>,
-        #[arg(short, long)]
-        /// User name
-        username: Option<String>,
-        /// Password (better: --password-stdin)
-        #[arg(short, long)]
-        password: Option<String>,
-        /// Read the password from standard input
-        #[arg(long)]
-        password_stdin: bool,
-    },
+    Login(LoginArgs),
     /// Forget the credentials for a registry
-    Logout {
-        /// The registry [default: docker.io]
-        registry: Option<String>,
-    },
-    /// Print what the store holds and how large it is
-    Du,
+    Logout(LogoutArgs),
+    /// Print who holds what in the store, and how large it is
+    Du(DuArgs),
     /// Remove what nothing uses any more from the store
-    Prune {
-        /// Also what the cache would use again, and images without a name
-        #[arg(short, long)]
-        all: bool,
-        /// Do not ask
-        #[arg(short, long)]
-        force: bool,
-        /// Only what was not used for this long, such as 24h
-        #[arg(long, value_name = "AGE")]
-        until: Option<String>,
-        /// Keep this much, such as 10GB
-        #[arg(long, value_name = "SIZE")]
-        keep_storage: Option<String>,
+    Prune(PruneArgs),
+    /// Copy an image between registries, OCI layouts and archives, without the store
+    Copy(CopyArgs),
+    /// Join images of a registry into an index for several platforms
+    Manifest {
+        #[command(subcommand)]
+        command: ManifestCommand,
     },
     /// Say what this machine allows and which way rbuild will take
     Doctor,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum ArchiveFormat {
-    Docker,
-    Oci,
 }
 
 #[derive(Debug, Subcommand)]

@@ -34,7 +34,7 @@ pub(crate) fn run(args: &BuildArgs, global: &GlobalArgs, place: &'static Place) 
     if let Some(call) = call {
         return check::run(call, &request, tools);
     }
-    let ui = progress(args);
+    let ui = progress(if args.quiet { Progress::Quiet } else { args.progress });
     for name in args.ignored.given() {
         ui.event(rbuild_engine::Event::Warning { text: &format!("`{name}` has no effect here") });
     }
@@ -46,10 +46,10 @@ pub(crate) fn run(args: &BuildArgs, global: &GlobalArgs, place: &'static Place) 
     }
 }
 
-fn progress(args: &BuildArgs) -> Ui {
+/// Progress on standard error.
+pub(crate) fn progress(progress: Progress) -> Ui {
     let stderr = std::io::stderr();
     let terminal = stderr.is_terminal() && surroundings::variable("TERM").as_deref() != Some("dumb");
-    let progress = if args.quiet { Progress::Quiet } else { args.progress };
     let log_lines = surroundings::variable("BUILDKIT_TTY_LOG_LINES").and_then(|text| text.parse().ok()).unwrap_or(6);
     let size = || match tcgetwinsize(std::io::stderr()) {
         Ok(size) if size.ws_col > 0 => Size { columns: size.ws_col.into(), rows: size.ws_row.into() },

@@ -6,6 +6,7 @@
 mod args;
 mod build;
 mod check;
+mod commands;
 mod context;
 mod csv;
 mod diagnostics;
@@ -25,6 +26,7 @@ use clap::Parser;
 use rbuild_executor::Place;
 
 use crate::args::{Cli, Command};
+use crate::commands::{archive, copy, du, history, images, inspect, login, manifest, prune, remove, transfer};
 use crate::diagnostics::Style;
 use crate::failure::CliError;
 
@@ -58,6 +60,21 @@ fn run(cli: Cli, place: &'static Place) -> Result<(), CliError> {
         Some(Command::Build(build)) => build::run(&build, &global, place),
         Some(Command::Dockerfile { command }) => dockerfile::run(&command),
         Some(Command::Plan(plan)) => dockerfile::plan(&plan, &global, place),
+        Some(Command::Pull(pull)) => transfer::pull(&pull, &global, place),
+        Some(Command::Push(push)) => transfer::push(&push, &global, place),
+        Some(Command::Tag(tag)) => remove::tag(&tag, &global, place),
+        Some(Command::Images(images)) => images::run(&images, &global, place),
+        Some(Command::Inspect(inspect)) => inspect::run(&inspect, &global, place),
+        Some(Command::History(history)) => history::run(&history, &global, place),
+        Some(Command::Rmi(rmi)) => remove::rmi(&rmi, &global, place),
+        Some(Command::Save(save)) => archive::save(&save, &global, place),
+        Some(Command::Load(load)) => archive::load(&load, &global, place),
+        Some(Command::Login(login)) => login::login(&login, place),
+        Some(Command::Logout(logout)) => login::logout(&logout, place),
+        Some(Command::Du(du)) => du::run(&du, &global, place),
+        Some(Command::Prune(prune)) => prune::run(&prune, &global, place),
+        Some(Command::Copy(copy)) => copy::run(&copy, place),
+        Some(Command::Manifest { command }) => manifest::run(&command, &global, place),
         Some(_) => Err(CliError::usage("this command is not there yet")),
     }
 }

@@ -80,7 +80,7 @@ pub(crate) fn client(place: &'static Place) -> Result<Client, CliError> {
     let options = ClientOptions {
         registries: RegistriesConf::load(&registries).map_err(fault)?,
         credentials: CredentialStore::load(&logins).map_err(fault)?,
-        helper: Some(std::sync::Arc::new(Helpers(place))),
+        helper: Some(helper_runner(place)),
         certs_dirs: vec!["/etc/containers/certs.d".into(), "/etc/docker/certs.d".into(), config_home().join("containers/certs.d")],
         proxies: ProxyConf {
             http: any_case("HTTP_PROXY"),
@@ -103,6 +103,16 @@ impl HelperRunner for Helpers {
         let output = self.0.outside().run(&command)?;
         Ok(HelperOutput { success: output.status.success(), stdout: output.stdout })
     }
+}
+
+/// Runs credential helpers.
+pub(crate) fn helper_runner(place: &'static Place) -> std::sync::Arc<dyn HelperRunner> {
+    std::sync::Arc::new(Helpers(place))
+}
+
+/// Where `login` keeps credentials: podman's file where the environment names one, else Docker's.
+pub(crate) fn login_file() -> PathBuf {
+    folder("REGISTRY_AUTH_FILE").unwrap_or_else(docker_config)
 }
 
 /// The whole environment, for programs that run as the caller.

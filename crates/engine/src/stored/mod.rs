@@ -11,6 +11,7 @@
 
 mod archive;
 mod list;
+mod lists;
 mod names;
 mod pull;
 mod push;
@@ -24,6 +25,7 @@ use crate::image::Image;
 
 pub use archive::{ArchiveKind, Loaded};
 pub use list::{find, list};
+pub use lists::ImageList;
 pub use names::{Removed, remove, tag};
 pub use pull::Pulled;
 pub use push::PushedImage;

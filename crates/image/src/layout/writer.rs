@@ -118,10 +118,15 @@ impl LayoutWriter {
         };
         let names: Vec<String> =
             new.iter().flat_map(|manifest| &manifest.names).map(Reference::to_string).collect();
+        let word = |entry: &Descriptor| entry.annotations.get(ANNOTATION_REF_NAME).cloned();
         let replaced = |entry: &Descriptor| {
             let same = new.iter().any(|manifest| manifest.descriptor.digest == entry.digest);
+            // An entry that has only a word for a name, as other tools write it.
+            let same_word = word(entry).is_some_and(|known| {
+                new.iter().any(|manifest| word(&manifest.descriptor).as_ref() == Some(&known))
+            });
             let name = entry.annotations.get(ANNOTATION_IMAGE_NAME);
-            name.map_or(same, |name| names.contains(name))
+            name.map_or(same || same_word, |name| names.contains(name))
         };
         Ok(Index::parse(&bytes)?.manifests.into_iter().filter(|entry| !replaced(entry)).collect())
     }

@@ -1,0 +1,246 @@
+//! Images between registries, layouts and archives, past the store: blobs stream from one to the other.
+//!
+//! An index is copied whole, with every image and attestation in it, and keeps its digest; so does an image. Only OCI layouts take
+//! Docker's documents in OCI's words, because other tools refuse them there.
+
+mod location;
+mod source;
+mod stream;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use rayon::prelude::*;
+use rbuild_image::layout::{
+    BlobSource, DockerArchiveWriter, ImageWriter, LayoutWriter, NamedManifest, OciArchiveWriter, write_sorted,
+};
+use rbuild_image::{
+    ANNOTATION_REF_NAME, Descriptor, Document, Index, Manifest, MediaType, MediaTypeExt, Platform, Reference,
+    select_manifest,
+};
+use rbuild_registry::Client;
+
+use crate::error::{Explain, Failure, FailureKind, Result};
+use crate::event::{Event, EventSink, StepNumber, Steps};
+use crate::images::registry_failure;
+use crate::output::{as_oci, into_destination};
+use crate::request::Destination;
+use source::Source;
+
+pub use location::Location;
+
+/// Everything of an image or index that is copied: documents with the outermost last, and blobs.
+struct Load {
+    documents: Vec<(Descriptor, Vec<u8>)>,
+    blobs: Vec<Descriptor>,
+}
+
+/// Copies an image, or all of an index unless `platform` chooses one image of it; returns what the destination has now.
+///
+/// # Errors
+/// What the registries say, or what is wrong with the archives.
+pub fn copy(
+    client: &Arc<Client>,
+    from: &Location,
+    to: &Location,
+    platform: Option<&Platform>,
+    events: &dyn EventSink,
+) -> Result<Descriptor> {
+    let steps = Steps::default();
+    let number = steps.announce(events, &format!("copying {from} to {to}"));
+    let started = Instant::now();
+    let result = copy_in(client, from, to, platform, &|event| events.event(event), number);
+    match &result {
+        Ok(_) => events.event(Event::Done { step: number, took: started.elapsed() }),
+        Err(error) => events.event(Event::Failed { step: number, message: &error.to_string() }),
+    }
+    result
+}
+
+fn copy_in(
+    client: &Arc<Client>,
+    from: &Location,
+    to: &Location,
+    platform: Option<&Platform>,
+    tell: &(dyn Fn(Event<'_>) + Sync),
+    number: StepNumber,
+) -> Result<Descriptor> {
+    let source = Source::open(client, from)?;
+    // docker load takes one image only.
+    let host = Platform::host();
+    let platform = platform.or(matches!(to, Location::DockerArchive { .. }).then_some(&host));
+    let mut load = Load { documents: Vec::new(), blobs: Vec::new() };
+    let (root, bytes) = choose(&source, platform)?;
+    let in_oci_words = matches!(to, Location::Oci { .. } | Location::OciArchive { .. });
+    let root = load.add(&source, root, bytes, in_oci_words)?;
+    let mut seen = BTreeSet::new();
+    load.blobs.retain(|blob| seen.insert(blob.digest.clone()));
+    match to {
+        Location::Registry(reference) => push(client, &source, &load, reference, tell, number)?,
+        archive => write(&source, &load, &root, archive)?,
+    }
+    Ok(root)
+}
+
+/// What is to be copied: the source's document, or the one in it that suits the platform.
+fn choose(source: &Source, platform: Option<&Platform>) -> Result<(Descriptor, Vec<u8>)> {
+    let (mut descriptor, mut bytes) = source.root()?;
+    let Some(platform) = platform else { return Ok((descriptor, bytes)) };
+    let fault = || format!("could not choose an image for {platform}");
+    for _ in 0..3 {
+        match Document::parse(&descriptor.media_type, &bytes).explain(FailureKind::Build, fault)? {
+            Document::Manifest(_) => return Ok((descriptor, bytes)),
+            Document::Index(index) => {
+                descriptor = select_manifest(&index, platform).explain(FailureKind::Build, fault)?.clone();
+                bytes = source.document(&descriptor)?;
+            }
+        }
+    }
+    Err(Failure::new(FailureKind::Build, "the image's indexes are nested too deep").into())
+}
+
+impl Load {
+    /// Adds a document and all that it points to; returns the document's descriptor as it is written.
+    fn add(
+        &mut self,
+        source: &Source,
+        descriptor: Descriptor,
+        bytes: Vec<u8>,
+        in_oci_words: bool,
+    ) -> Result<Descriptor> {
+        let fault = || format!("could not understand the manifest {}", descriptor.digest);
+        let document = Document::parse(&descriptor.media_type, &bytes).explain(FailureKind::Build, fault)?;
+        let docker = in_oci_words && descriptor.media_type.is_docker();
+        let (written, bytes) = match document {
+            Document::Manifest(manifest) => {
+                self.blobs.push(manifest.config.clone());
+                // Foreign layers stay where their descriptor says.
+                self.blobs.extend(manifest.layers.iter().filter(|layer| !layer.media_type.is_foreign_layer()).cloned());
+                if docker { manifest_in_oci_words(manifest, &descriptor) } else { (descriptor, bytes) }
+            }
+            Document::Index(mut index) => {
+                let mut changed = docker;
+                for child in &mut index.manifests {
+                    let bytes = source.document(child)?;
+                    let written = self.add(source, child.clone(), bytes, in_oci_words)?;
+                    changed |= written.digest != child.digest;
+                    *child = written;
+                }
+                if changed { index_in_oci_words(index, &descriptor) } else { (descriptor, bytes) }
+            }
+        };
+        self.documents.push((written.clone(), bytes));
+        Ok(written)
+    }
+}
+
+fn manifest_in_oci_words(mut manifest: Manifest, old: &Descriptor) -> (Descriptor, Vec<u8>) {
+    manifest.media_type = Some(MediaType::ImageManifest);
+    if manifest.config.media_type.is_docker() {
+        manifest.config.media_type = MediaType::ImageConfig;
+    }
+    manifest.layers.iter_mut().for_each(|layer| *layer = as_oci(layer));
+    let bytes = manifest.to_bytes();
+    (renewed(old, MediaType::ImageManifest, &bytes), bytes)
+}
+
+fn index_in_oci_words(mut index: Index, old: &Descriptor) -> (Descriptor, Vec<u8>) {
+    index.media_type = Some(MediaType::ImageIndex);
+    let bytes = index.to_bytes();
+    (renewed(old, MediaType::ImageIndex, &bytes), bytes)
+}
+
+fn renewed(old: &Descriptor, media_type: MediaType, bytes: &[u8]) -> Descriptor {
+    let new = Descriptor::of(media_type, bytes);
+    Descriptor { platform: old.platform.clone(), annotations: old.annotations.clone(), ..new }
+}
+
+/// Blobs several at a time, then documents from the inside out, the outermost under the name.
+fn push(
+    client: &Arc<Client>,
+    source: &Source,
+    load: &Load,
+    to: &Reference,
+    tell: &(dyn Fn(Event<'_>) + Sync),
+    number: StepNumber,
+) -> Result<()> {
+    let failed = |error| match registry_failure(to, error) {
+        crate::BuildError::Failed(mut failure) => {
+            failure.message = format!("could not copy to `{}`", to.familiar());
+            crate::BuildError::Failed(failure)
+        }
+        other => other,
+    };
+    let mounts: Vec<Reference> = source.reference().cloned().into_iter().collect();
+    load.blobs.par_iter().try_for_each(|blob| {
+        let item = blob.digest.short();
+        let progress = |current| tell(Event::Progress { step: number, item, current, total: blob.size });
+        // What the source said when a blob could not be read is more than "could not read".
+        let cause = Mutex::new(None);
+        let open = || {
+            source.blob(blob).map_err(|error| {
+                let said = error.to_string();
+                *cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                io::Error::other(said)
+            })
+        };
+        let pushed = client.push_blob(to, blob, &open, &mounts, &progress);
+        match (pushed, cause.into_inner().unwrap_or_else(PoisonError::into_inner)) {
+            (Ok(_), _) => Ok(()),
+            (Err(_), Some(error)) => Err(error),
+            (Err(error), None) => Err(failed(error)),
+        }
+    })?;
+    let Some(((root, root_bytes), inner)) = load.documents.split_last() else { return Ok(()) };
+    for (descriptor, bytes) in inner {
+        let name = to.repository_digest(&descriptor.digest);
+        client.push_manifest(&name, &descriptor.media_type, bytes).map_err(failed)?;
+    }
+    client.push_manifest(to, &root.media_type, root_bytes).map_err(failed).map(drop)
+}
+
+fn write(source: &Source, load: &Load, root: &Descriptor, to: &Location) -> Result<()> {
+    let fault = || format!("could not write `{to}`");
+    let mut blobs: Vec<BlobSource<'_>> = Vec::new();
+    for (descriptor, bytes) in &load.documents {
+        let open = move || -> io::Result<Box<dyn io::Read + Send>> { Ok(Box::new(io::Cursor::new(bytes.clone()))) };
+        blobs.push(BlobSource { descriptor: descriptor.clone(), open: Box::new(open) });
+    }
+    for descriptor in &load.blobs {
+        let open = move || source.blob(descriptor).map_err(|error| io::Error::other(error.to_string()));
+        blobs.push(BlobSource { descriptor: descriptor.clone(), open: Box::new(open) });
+    }
+    let manifests = [named(root, to)];
+    let mut write = |writer: &mut dyn ImageWriter| write_sorted(writer, &mut blobs, &manifests);
+    match to {
+        Location::Oci { path, .. } => {
+            let mut writer = LayoutWriter::create(path).explain(FailureKind::Environment, fault)?;
+            write(&mut writer).explain(FailureKind::Environment, fault)
+        }
+        Location::OciArchive { path, .. } => into_destination(&Destination::File(path.clone()), |out| {
+            write(&mut OciArchiveWriter::new(out)).map_err(io::Error::other)
+        }),
+        Location::DockerArchive { path, .. } => into_destination(&Destination::File(path.clone()), |out| {
+            write(&mut DockerArchiveWriter::new(out)).map_err(io::Error::other)
+        }),
+        Location::Registry(_) => Ok(()),
+    }
+}
+
+/// The name in the archive: in OCI layouts any word, in docker archives an image's name.
+fn named(root: &Descriptor, to: &Location) -> NamedManifest {
+    let mut descriptor = root.clone();
+    let name = to.archive().and_then(|(_, name)| name);
+    let full = name.and_then(|name| Reference::parse(name).ok());
+    let is_full = matches!(to, Location::DockerArchive { .. }) || name.is_some_and(|name| name.contains(['/', ':']));
+    match (full, name) {
+        (Some(full), _) if is_full => NamedManifest { descriptor, names: vec![full] },
+        (_, Some(name)) => {
+            descriptor.annotations.insert(ANNOTATION_REF_NAME.to_owned(), name.to_owned());
+            NamedManifest { descriptor, names: Vec::new() }
+        }
+        (_, None) => NamedManifest { descriptor, names: Vec::new() },
+    }
+}

@@ -1,0 +1,164 @@
+//! Indexes put together from images that are at registries (`rbuild manifest`): kept in the store until they are pushed.
+
+use std::sync::Arc;
+
+use rbuild_image::{Descriptor, Digest, Document, Index, MediaType, Platform, Reference};
+use rbuild_registry::Client;
+use rbuild_store::{ImageRecord, Resource, Store};
+
+use crate::error::{Explain, Failure, FailureKind, Result};
+use crate::event::EventSink;
+use crate::images::{read_blob, registry_failure};
+use crate::relay::{Location, copy};
+
+/// Before the reference in the store's name of an index. Names of images have no space.
+const PREFIX: &str = "list ";
+/// On an entry of an index in the store: the image as the user named it.
+const SOURCE: &str = "dev.rbuild.source";
+
+/// An index that is being put together.
+#[derive(Debug, Clone)]
+pub struct ImageList {
+    /// Its name.
+    pub name: Reference,
+    index: Index,
+}
+
+impl ImageList {
+    /// An index without images.
+    #[must_use]
+    pub fn new(name: Reference) -> ImageList {
+        ImageList { name, index: Index::new(MediaType::ImageIndex, Vec::new()) }
+    }
+
+    /// The one of this name in the store.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn find(store: &Store, name: &Reference) -> Result<ImageList> {
+        let fault = || "could not read the store".to_owned();
+        let record = store.tag(&key(name)).explain(FailureKind::Environment, fault)?;
+        let digest = record.and_then(|record| record.manifest).ok_or_else(|| {
+            let failure = Failure::new(FailureKind::Build, format!("no index `{}` was begun", name.familiar()));
+            failure.help(format!("begin it with `rbuild manifest create {} IMAGE…`", name.familiar()))
+        })?;
+        let index = Index::parse(&read_blob(store, &digest)?).explain(FailureKind::Environment, fault)?;
+        Ok(ImageList { name: name.clone(), index })
+    }
+
+    /// Adds an image of a registry: of an index all of its images, else the one, for the platform that its config names.
+    ///
+    /// # Errors
+    /// The registry's.
+    pub fn add(&mut self, client: &Client, image: &str) -> Result<()> {
+        let usage = || format!("invalid reference format: `{image}`");
+        let reference = Reference::parse(image).explain(FailureKind::Usage, usage)?;
+        let failed = |error| registry_failure(&reference, error);
+        let fetched = client.manifest(&reference).map_err(failed)?;
+        let document = Document::parse(&fetched.descriptor.media_type, &fetched.bytes)
+            .explain(FailureKind::Build, || format!("could not understand the manifest of `{image}`"))?;
+        let entries = match document {
+            Document::Index(index) => index.manifests,
+            Document::Manifest(_) => {
+                let pinned = reference.repository_digest(&fetched.digest);
+                let resolved = client.resolve(&pinned, &Platform::host()).map_err(failed)?;
+                let platform = Some(resolved.config.platform());
+                vec![Descriptor { platform, ..fetched.descriptor }]
+            }
+        };
+        for mut entry in entries {
+            entry.annotations.insert(SOURCE.to_owned(), reference.to_string());
+            self.index.manifests.retain(|known| known.digest != entry.digest && !replaces(&entry, known));
+            self.index.manifests.push(entry);
+        }
+        Ok(())
+    }
+
+    /// Changes the platform of an image that was added.
+    ///
+    /// # Errors
+    /// The image was not added.
+    pub fn annotate(&mut self, image: &str, change: impl Fn(&mut Platform)) -> Result<()> {
+        let usage = || format!("invalid reference format: `{image}`");
+        let wanted = Reference::parse(image).explain(FailureKind::Usage, usage)?.to_string();
+        let is_it = |entry: &&mut Descriptor| {
+            entry.annotations.get(SOURCE) == Some(&wanted) || wanted.ends_with(&format!("@{}", entry.digest))
+        };
+        let mut entries = self.index.manifests.iter_mut().filter(is_it).peekable();
+        if entries.peek().is_none() {
+            let message = format!("`{image}` is not in the index `{}`", self.name.familiar());
+            return Err(Failure::new(FailureKind::Build, message).into());
+        }
+        entries.for_each(|entry| change(entry.platform.get_or_insert_with(Platform::host)));
+        Ok(())
+    }
+
+    /// Keeps it in the store.
+    ///
+    /// # Errors
+    /// What can't be written.
+    pub fn keep(&self, store: &Store) -> Result<()> {
+        let fault = || "could not write the index to the store".to_owned();
+        let blob = store.put_blob(&self.index.to_bytes()).explain(FailureKind::Environment, fault)?;
+        let record = ImageRecord {
+            reference: key(&self.name),
+            manifest: Some(blob.digest.clone()),
+            image_id: blob.digest.clone(),
+            created: rbuild_fs::Timestamp::now().seconds,
+            keeps: vec![Resource::Blob(blob.digest)],
+            session: String::new(),
+        };
+        store.set_tag(record).explain(FailureKind::Environment, fault)
+    }
+
+    /// Forgets it; says whether there was one.
+    ///
+    /// # Errors
+    /// What can't be removed.
+    pub fn forget(store: &Store, name: &Reference) -> Result<bool> {
+        store
+            .remove_tag(&key(name))
+            .explain(FailureKind::Environment, || "could not write to the store".to_owned())
+    }
+
+    /// The index as it is pushed.
+    #[must_use]
+    pub fn document(&self) -> Index {
+        let mut index = self.index.clone();
+        for entry in &mut index.manifests {
+            entry.annotations.remove(SOURCE);
+        }
+        index
+    }
+
+    /// Sends it: images of other repositories are copied (mounted, on the same registry) to that of `to` first.
+    ///
+    /// # Errors
+    /// The registry's; an index without images.
+    pub fn push(&self, client: &Arc<Client>, to: &Reference, events: &dyn EventSink) -> Result<Digest> {
+        if self.index.manifests.is_empty() {
+            let message = format!("could not push `{}`: it holds no image", self.name.familiar());
+            return Err(Failure::new(FailureKind::Build, message).into());
+        }
+        for entry in &self.index.manifests {
+            let source = entry.annotations.get(SOURCE).and_then(|source| Reference::parse(source).ok());
+            if let Some(source) = source.filter(|source| source.repository() != to.repository()) {
+                let from = Location::Registry(source.repository_digest(&entry.digest));
+                let to = Location::Registry(to.repository_digest(&entry.digest));
+                copy(client, &from, &to, None, events)?;
+            }
+        }
+        let bytes = self.document().to_bytes();
+        client.push_manifest(to, &MediaType::ImageIndex, &bytes).map_err(|error| registry_failure(to, error))
+    }
+}
+
+fn key(name: &Reference) -> String {
+    format!("{PREFIX}{name}")
+}
+
+/// A new image for the same platform, from the same name, takes the place of the old one.
+fn replaces(new: &Descriptor, old: &Descriptor) -> bool {
+    let from = |entry: &Descriptor| entry.annotations.get(SOURCE).cloned();
+    from(new) == from(old) && new.platform == old.platform && !new.is_attestation()
+}
