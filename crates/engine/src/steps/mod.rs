@@ -2,6 +2,7 @@
 //! parents, change the merged tree, and keep the upper directory.
 
 mod copy;
+mod folding;
 mod mounts;
 mod run;
 mod workdir;
@@ -150,7 +151,7 @@ impl Builder<'_> {
         };
         let store_fault = || "could not write to the store".to_owned();
         let new = self.store.begin(&parent).explain(FailureKind::Environment, store_fault)?;
-        let lowers = self.store.lowers(&parent).explain(FailureKind::Environment, store_fault)?;
+        let lowers = folding::lowers(self.store, &parent)?;
         if let Some(top) = lowers.first() {
             let open = |path: &Path| Root::open(path).explain(FailureKind::Environment, store_fault);
             copy_root_folder(&open(top)?, &open(&new.upper())?)?;
@@ -200,10 +201,7 @@ impl Builder<'_> {
     /// The tree of a finished state, read-only.
     pub(crate) fn mount_read_only(&self, rootfs: &Rootfs) -> Result<Mounted> {
         let parent = self.parent(rootfs)?;
-        let lowers = self
-            .store
-            .lowers(&parent)
-            .explain(FailureKind::Environment, || "could not read the store".to_owned())?;
+        let lowers = folding::lowers(self.store, &parent)?;
 
         Overlay { lowers: &lowers, upper: None, work: None }
             .mount()
