@@ -32,7 +32,7 @@ pub struct GraphArguments {
     pub build_args: BTreeMap<String, String>,
     /// `TARGETPLATFORM` and its kind, which the builder defines; see [`GraphArguments::with_platforms`].
     pub platform_args: BTreeMap<String, String>,
-    /// The names of `--build-context name=…`.
+    /// The names of `--build-context name=…`; `name::platform` is for that platform only.
     pub contexts: Vec<String>,
     /// `--target`; gives `TARGETSTAGE`.
     pub target: Option<String>,

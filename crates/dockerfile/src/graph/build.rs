@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::contexts::Contexts;
 use super::{Dependency, GraphArguments, Source, StageGraph, StageId, StageNode};
 use crate::expand::{Lookup, Mode, expand};
 use crate::instruction::expand_diagnostic;
@@ -21,7 +22,7 @@ impl StageGraph {
             builder.errors.sort_by_key(|error| error.span.start);
             return Err(builder.errors);
         }
-        Ok(StageGraph { stages: builder.stages, global_args: in_order(predefined, declared), contexts: arguments.contexts.clone() })
+        Ok(StageGraph { stages: builder.stages, global_args: in_order(predefined, declared), contexts: builder.contexts })
     }
 
     /// What `--from=name` means in stage `stage`; for triggers of a base image, whose text is known only when the
@@ -79,6 +80,7 @@ fn has_variable_sources(dockerfile: &Dockerfile) -> bool {
 struct Builder<'a> {
     dockerfile: &'a Dockerfile,
     arguments: &'a GraphArguments,
+    contexts: Contexts,
     globals: BTreeMap<String, String>,
     stages: Vec<StageNode>,
     /// What is known of each stage's variables: its ARGs and ENVs, not those of its base image.
@@ -95,6 +97,7 @@ impl<'a> Builder<'a> {
         Builder {
             dockerfile,
             arguments,
+            contexts: Contexts::of(arguments),
             globals: global_scope(dockerfile, arguments),
             stages: Vec::new(),
             variables: Vec::new(),
@@ -151,8 +154,8 @@ impl<'a> Builder<'a> {
             self.triggers(stage, parent, &mut dependencies);
             variables = self.variables.get(parent.0).cloned().unwrap_or_default();
         }
-        let replaced =
-            stage.name().is_some_and(|name| self.arguments.contexts.iter().any(|known| known == name));
+        let replacement = stage.name().and_then(|name| self.contexts.for_stage(name, platform.as_deref()));
+        let replaced = replacement.is_some();
         if !replaced {
             for (at, instruction) in stage.instructions.iter().enumerate() {
                 self.instruction(stage, at, instruction, &variables, &mut dependencies);
@@ -163,10 +166,7 @@ impl<'a> Builder<'a> {
         }
         self.variables.push(variables);
         self.earlier.extend(stage.name().map(|name| (name, stage.index)));
-        let base = match (replaced, stage.name()) {
-            (true, Some(name)) => Source::Context(name.to_owned()),
-            _ => base,
-        };
+        let base = replacement.map_or(base, Source::Context);
         self.stages.push(StageNode {
             id,
             name: stage.name().map(str::to_owned),
@@ -236,9 +236,9 @@ impl<'a> Builder<'a> {
     fn base(&self, name: &str, platform: Option<String>) -> Source {
         let earlier = self.earlier.get(name).and_then(|at| self.dockerfile.stages.get(*at));
         if let Some(found) = earlier {
-            return stage_or_context(found, &self.arguments.contexts);
+            return stage_or_context(found, &self.contexts);
         }
-        match context_named(name, &self.arguments.contexts) {
+        match self.contexts.for_image(name, platform.as_deref()) {
             Some(context) => Source::Context(context),
             None if name == "scratch" => Source::Scratch,
             None => Source::Image { name: name.to_owned(), platform },
@@ -296,7 +296,7 @@ impl<'a> Builder<'a> {
     ) {
         let named =
             self.last.get(from.text.to_lowercase().as_str()).and_then(|at| self.dockerfile.stages.get(*at));
-        match resolve(self.dockerfile, named, &self.arguments.contexts, stage.index, from) {
+        match resolve(self.dockerfile, named, &self.contexts, stage.index, from) {
             Ok(source) => {
                 dependencies.push(Dependency { source, instruction, mount, onbuild, span: from.span })
             }
@@ -351,7 +351,7 @@ fn sources(instruction: &Instruction) -> Vec<(Word, Option<usize>)> {
 fn resolve(
     dockerfile: &Dockerfile,
     named: Option<&Stage>,
-    contexts: &[String],
+    contexts: &Contexts,
     current: usize,
     from: &Word,
 ) -> Result<Source, Diagnostic> {
@@ -362,7 +362,7 @@ fn resolve(
         Err(_) => named,
     };
     let Some(found) = found else {
-        return Ok(match context_named(&from.text, contexts) {
+        return Ok(match contexts.for_image(&from.text, None) {
             Some(context) => Source::Context(context),
             None if from.text == "scratch" => Source::Scratch,
             None if from.text.is_empty() => {
@@ -399,25 +399,9 @@ fn no_such_number(dockerfile: &Dockerfile, number: usize, from: &Word) -> Diagno
 }
 
 /// A stage, or the named context that is given in its place.
-fn stage_or_context(stage: &Stage, contexts: &[String]) -> Source {
-    match stage.name().filter(|name| contexts.iter().any(|known| known == name)) {
-        Some(name) => Source::Context(name.to_owned()),
+fn stage_or_context(stage: &Stage, contexts: &Contexts) -> Source {
+    match stage.name().and_then(|name| contexts.for_stage(name, None)) {
+        Some(context) => Source::Context(context),
         None => Source::Stage(StageId(stage.index)),
     }
-}
-
-/// The named context that stands for `name`, written in short or in full.
-fn context_named(name: &str, contexts: &[String]) -> Option<String> {
-    if name == "scratch" || name == "context" {
-        return None;
-    }
-    let wanted = familiar(name);
-    contexts.iter().find(|known| *known == name || familiar(known) == wanted).cloned()
-}
-
-/// An image name without what Docker adds to it.
-fn familiar(name: &str) -> &str {
-    let name = name.strip_prefix("docker.io/").unwrap_or(name);
-    let name = name.strip_prefix("library/").unwrap_or(name);
-    name.strip_suffix(":latest").unwrap_or(name)
 }

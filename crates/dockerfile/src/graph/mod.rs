@@ -2,6 +2,7 @@
 
 mod arguments;
 mod build;
+mod contexts;
 mod count;
 mod dump;
 mod plan;
@@ -111,9 +112,8 @@ pub struct StageGraph {
     /// The global build args with their values, the predefined ones first, then in order of definition: what a
     /// stage's `ARG name` without default takes.
     pub global_args: Vec<(String, String)>,
-    /// The names of the named contexts.
     #[serde(skip)]
-    contexts: Vec<String>,
+    contexts: contexts::Contexts,
 }
 
 /// What a target needs.
