@@ -1,8 +1,9 @@
 //! The command line as typed: pure data, by clap. [`crate::request`] turns it into what the engine takes.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::commands::args::{
     CopyArgs, DuArgs, HistoryArgs, ImagesArgs, InspectArgs, LoadArgs, LoginArgs, LogoutArgs, ManifestCommand, PruneArgs,
@@ -37,6 +38,27 @@ pub(crate) struct GlobalArgs {
     /// Say more about what is done and why
     #[arg(short = 'D', long, global = true)]
     pub(crate) debug: bool,
+}
+
+/// The command line with global options that stand before a command moved behind it, as Docker takes them: clap would read
+/// what follows an option as a build.
+pub(crate) fn arranged(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+    let mut at = 1;
+    while let Some(option) = arguments.get(at).and_then(|option| option.to_str()) {
+        match option {
+            "-D" | "--debug" => at += 1,
+            "--root" => at += 2,
+            _ if option.starts_with("--root=") => at += 1,
+            _ => break,
+        }
+    }
+    let commands = Cli::command();
+    let named = arguments.get(at).and_then(|name| name.to_str());
+    if named.is_some_and(|name| commands.get_subcommands().any(|command| command.get_name() == name)) {
+        arguments[1..=at].rotate_right(1);
+    }
+    arguments
 }
 
 #[derive(Debug, Subcommand)]
@@ -283,4 +305,31 @@ pub(crate) struct IgnoredArgs {
     pub(crate) cgroup_parent: Option<String>,
     #[arg(long, hide = true)]
     pub(crate) resource: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn global_options_may_come_first() {
+        for (typed, meant) in [
+            ("rbuild --root X images -q", "rbuild images --root X -q"),
+            ("rbuild -D --root=X manifest create a", "rbuild manifest -D --root=X create a"),
+            ("rbuild --root X -t a .", "rbuild --root X -t a ."),
+            ("rbuild --root images .", "rbuild --root images ."),
+            ("rbuild images", "rbuild images"),
+            ("rbuild --root", "rbuild --root"),
+            ("rbuild", "rbuild"),
+        ] {
+            let words: Vec<OsString> = typed.split(' ').map(OsString::from).collect();
+            let arranged: Vec<String> = arranged(words).into_iter().map(|word| word.into_string().unwrap()).collect();
+            assert_eq!(arranged.join(" "), meant);
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
 }

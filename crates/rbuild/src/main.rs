@@ -33,7 +33,7 @@ use crate::failure::CliError;
 fn main() -> ExitCode {
     // First of all, while there is one thread: from here on file work is done as root of a user namespace.
     let entered = rbuild_executor::enter();
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(args::arranged(std::env::args_os()));
     let style = Style { colour: colour(std::io::stderr().is_terminal()) };
     let result = match entered {
         // The place lives as long as the process: client and threads refer to it.

@@ -7,7 +7,9 @@ mod build;
 mod cache;
 mod common;
 mod errors;
+mod images;
 mod outputs;
+mod registry;
 
 /// A file of tests that is not listed above would never run.
 #[test]

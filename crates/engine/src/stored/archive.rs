@@ -96,11 +96,46 @@ impl Transfers<'_> {
     /// # Errors
     /// What is wrong with the archive; what can't be written.
     pub fn load(&self, path: &Path, only: Option<&str>, platform: &Platform) -> Result<Vec<Loaded>> {
+        let fault = || format!("could not read the archive `{}`", path.display());
+        let metadata = std::fs::metadata(path).explain(FailureKind::Build, fault)?;
+        let shown = path.display().to_string();
+        if metadata.is_dir() {
+            return self.load_from(path, &shown, only, platform);
+        }
+        let file = std::fs::File::open(path).explain(FailureKind::Build, fault)?;
+        let (encoding, mut content) = decompress_sniffed(file).explain(FailureKind::Build, fault)?;
+        if encoding == Encoding::Plain && metadata.is_file() {
+            return self.load_from(path, &shown, only, platform);
+        }
+        let spool = self.spool(&mut content, &shown)?;
+        self.load_from(&spool.0, &shown, only, platform)
+    }
+
+    /// [`Transfers::load`] from a stream, such as standard input.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn load_stream(&self, content: &mut (dyn Read + Send), platform: &Platform) -> Result<Vec<Loaded>> {
+        let shown = "standard input";
+        let fault = || "could not read the archive from standard input".to_owned();
+        let (_, mut content) = decompress_sniffed(content).explain(FailureKind::Build, fault)?;
+        let spool = self.spool(&mut content, shown)?;
+        self.load_from(&spool.0, shown, None, platform)
+    }
+
+    fn load_from(
+        &self,
+        path: &Path,
+        shown: &str,
+        only: Option<&str>,
+        platform: &Platform,
+    ) -> Result<Vec<Loaded>> {
         let steps = Steps::default();
-        let images = Images::outside_a_build(self.client, self.store, self.events, &steps, platform.clone());
-        let number = steps.announce(self.events, &format!("loading {}", path.display()));
+        let images =
+            Images::outside_a_build(self.client, self.store, self.events, &steps, platform.clone());
+        let number = steps.announce(self.events, &format!("loading {shown}"));
         let started = Instant::now();
-        let result = self.load_from(&images, path, only, platform, number);
+        let result = self.load_images(&images, path, shown, only, number);
         match &result {
             Ok(_) => self.events.event(Event::Done { step: number, took: started.elapsed() }),
             Err(error) => self.events.event(Event::Failed { step: number, message: &error.to_string() }),
@@ -108,32 +143,29 @@ impl Transfers<'_> {
         result
     }
 
-    fn load_from(
+    fn load_images(
         &self,
         images: &Images<'_>,
         path: &Path,
+        shown: &str,
         only: Option<&str>,
-        platform: &Platform,
         number: StepNumber,
     ) -> Result<Vec<Loaded>> {
-        let fault = || format!("could not read the archive `{}`", path.display());
-        let (archive, _spool) = self.seekable(path)?;
-        let layout = LayoutReader::open(&archive).explain(FailureKind::Build, fault)?;
+        let fault = || format!("could not read the archive `{shown}`");
+        let layout = LayoutReader::open(path).explain(FailureKind::Build, fault)?;
         let only = only.map(|only| layout.find(Some(only))).transpose().explain(FailureKind::Build, fault)?;
         let mut loaded: Vec<Loaded> = Vec::new();
         for (digest, (descriptor, names)) in offered(&layout) {
             if only.is_some_and(|only| only.digest != digest) {
                 continue;
             }
-            let Some(image) = open_image(&layout, &archive, descriptor, platform).explain(FailureKind::Build, fault)?
-            else {
-                continue;
-            };
+            let image = open_image(&layout, path, descriptor, &images.platform);
+            let Some(image) = image.explain(FailureKind::Build, fault)? else { continue };
             let image = image?;
-            let (layers, events) = (&image.layers, self.events);
-            for layer in layers {
+            for layer in &image.layers {
                 if let ImageLayer::Blob { descriptor, .. } = layer {
-                    events.event(Event::Note { step: number, text: &format!("{} {}", descriptor.digest, descriptor.size) });
+                    let text = format!("{} {} bytes", descriptor.digest, descriptor.size);
+                    self.events.event(Event::Note { step: number, text: &text });
                     take_blob(self.store, &layout, descriptor)?;
                 }
             }
@@ -141,10 +173,11 @@ impl Transfers<'_> {
             loaded.push(self.name_loaded(&image, names)?);
         }
         if loaded.is_empty() {
-            let message = format!("`{}` holds no image for {platform}", path.display());
+            let message = format!("`{shown}` holds no image for {}", images.platform);
             return Err(Failure::new(FailureKind::Build, message).into());
         }
-        self.store.finish_build().explain(FailureKind::Environment, || "could not write to the store".to_owned())?;
+        let fault = || "could not write to the store".to_owned();
+        self.store.finish_build().explain(FailureKind::Environment, fault)?;
         Ok(loaded)
     }
 
@@ -159,27 +192,9 @@ impl Transfers<'_> {
         Ok(Loaded { id, names })
     }
 
-    /// The archive as a file in which one can seek, decompressed; a copy in the store is gone with the second value.
-    fn seekable(&self, path: &Path) -> Result<(PathBuf, Option<Spool>)> {
-        let fault = || format!("could not read the archive `{}`", path.display());
-        let metadata = std::fs::metadata(path).explain(FailureKind::Build, fault)?;
-        if metadata.is_dir() {
-            return Ok((path.to_owned(), None));
-        }
-        let file = std::fs::File::open(path).explain(FailureKind::Build, fault)?;
-        let (encoding, mut content) = decompress_sniffed(file).explain(FailureKind::Build, fault)?;
-        if encoding == Encoding::Plain && metadata.is_file() {
-            return Ok((path.to_owned(), None));
-        }
-        self.spool(&mut content).map(|spool| (spool.0.clone(), Some(spool)))
-    }
-
-    /// Keeps what `content` gives in a file of the store for as long as the value lives.
-    ///
-    /// # Errors
-    /// What can't be read or written.
-    pub fn spool(&self, content: &mut dyn Read) -> Result<Spool> {
-        let fault = || "could not keep the archive while it is read".to_owned();
+    /// Keeps what `content` gives in a file of the store for as long as the value lives: archives are read by seeking.
+    fn spool(&self, content: &mut dyn Read, shown: &str) -> Result<Spool> {
+        let fault = || format!("could not read the archive `{shown}`");
         let spool = Spool(self.store.temporary("archive"));
         let mut file = std::fs::File::create_new(&spool.0).explain(FailureKind::Environment, fault)?;
         io::copy(content, &mut file).explain(FailureKind::Build, fault)?;
@@ -190,15 +205,7 @@ impl Transfers<'_> {
 
 /// A file that is gone with the value.
 #[derive(Debug)]
-pub struct Spool(PathBuf);
-
-impl Spool {
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
+struct Spool(PathBuf);
 
 impl Drop for Spool {
     fn drop(&mut self) {

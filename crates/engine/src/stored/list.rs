@@ -120,15 +120,7 @@ fn id_of_name(groups: &Groups, name: &str) -> Option<Digest> {
         Some(digest) => reference.digest() == Some(digest) && reference.repository() == wanted.repository(),
         None => *reference == wanted,
     };
-    if let Some(id) = named(&same) {
-        return Some(id);
-    }
-    if !Reference::is_short(name) {
-        return None;
-    }
-    // A short name that was pulled from another registry than Docker Hub (registries.conf).
-    let end = format!("/{}", wanted.familiar());
-    named(&|reference| reference.to_string().ends_with(&end))
+    named(&same)
 }
 
 fn id_of_prefix(groups: &Groups, text: &str) -> Result<Option<Digest>> {

@@ -63,22 +63,16 @@ pub fn remove(store: &Store, text: &str, force: bool) -> Result<Vec<Removed>> {
 }
 
 fn is_name_of(image: &StoredImage, name: &Reference) -> bool {
-    image.tags.contains(name) || image.digests.contains(name) || short_name_of(image, name).is_some()
-}
-
-/// The tag that a short name means which was pulled from a search registry.
-fn short_name_of<'image>(image: &'image StoredImage, name: &Reference) -> Option<&'image Reference> {
-    let end = format!("/{}", name.familiar());
-    image.tags.iter().find(|tag| tag.to_string().ends_with(&end))
+    match name.digest() {
+        // With a digest a tag says nothing more.
+        Some(digest) => image.digests.contains(&name.repository_digest(digest)),
+        None => image.tags.contains(name),
+    }
 }
 
 /// The name itself; with the last tag also what registries call the image.
 fn names_to_remove(image: &StoredImage, name: &Reference) -> Vec<String> {
-    let name = if image.tags.contains(name) || image.digests.contains(name) {
-        name.clone()
-    } else {
-        short_name_of(image, name).unwrap_or(name).clone()
-    };
+    let name = name.digest().map_or_else(|| name.clone(), |digest| name.repository_digest(digest));
     let left: Vec<&Reference> = image.tags.iter().filter(|tag| **tag != name).collect();
     let mut doomed = vec![name.to_string()];
     if name.digest().is_none() {

@@ -44,9 +44,7 @@ pub(crate) fn save(args: &SaveArgs, global: &GlobalArgs, place: &'static Place) 
 /// The tag that the user means; none where an image ID or a digest was given, as for Docker.
 pub(super) fn named_by(image: &StoredImage, text: &str) -> Option<Reference> {
     let name = Reference::parse(text).ok().filter(|name| name.digest().is_none())?;
-    let end = format!("/{}", name.familiar());
-    let short = |tag: &&Reference| Reference::is_short(text) && tag.to_string().ends_with(&end);
-    image.tags.iter().find(|tag| **tag == name).or_else(|| image.tags.iter().find(short)).cloned()
+    image.tags.contains(&name).then_some(name)
 }
 
 pub(crate) fn load(args: &LoadArgs, global: &GlobalArgs, place: &'static Place) -> Result<(), CliError> {
@@ -59,7 +57,7 @@ pub(crate) fn load(args: &LoadArgs, global: &GlobalArgs, place: &'static Place) 
     let transfers = work.transfers();
     let loaded = match &args.input {
         Some(path) => transfers.load(path, None, &platform),
-        None => transfers.spool(&mut stdin().lock()).and_then(|spool| transfers.load(spool.path(), None, &platform)),
+        None => transfers.load_stream(&mut stdin(), &platform),
     };
     work.ui.finish();
     print_loaded(&loaded?);

@@ -9,6 +9,7 @@
 //! ```
 
 mod image;
+mod protected;
 mod registry;
 
 use std::fs;
@@ -19,6 +20,7 @@ use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
 pub(crate) use image::{Image, Kind};
+pub(crate) use protected::Protected;
 pub(crate) use registry::registry;
 
 /// The longest that one run of rbuild may take, in seconds; then it is killed and the test fails.
