@@ -51,6 +51,10 @@ pub fn unpack_archive(
     let mut unpacker = Unpacker::new(&inside, Target::Tree(*options));
     while let Some(entry) = tar.next_entry()? {
         let path = RootfsPath::new(as_os(&entry.path));
+        // What an archive says of its own root is not said of the destination.
+        if path.is_root() && entry.kind == EntryKind::Directory {
+            continue;
+        }
         unpacker.place(&mut tar, &entry, &path).map_err(|error| error.in_entry(&entry.path))?;
     }
     unpacker.finish()?;

@@ -327,6 +327,7 @@ fn archives_are_unpacked_over_what_is_there_and_stay_in_their_folder() {
     place.dir("app/usr").dir("app/usr/lib").dir("app/data").symlink("app/abs", "/etc");
     place.dir("etc");
     let tar = RawTar::new()
+        .dir("./")
         .dir("data")
         .file("one", "new")
         .file("rel", "no link")

@@ -15,7 +15,7 @@ use super::Step;
 use crate::build::Builder;
 use crate::error::{AtSpan, Explain, Failure, FailureKind, Result};
 use crate::files::Files;
-use crate::state::StageState;
+use crate::state::{Rootfs, StageState};
 use crate::users;
 
 /// One source of the instruction.
@@ -43,17 +43,23 @@ impl Builder<'_> {
             || destination_text.ends_with("/.")
             || destination_text.ends_with("/..");
         let pieces = self.pieces(copy, from)?;
-        let chmod = copy.chmod.as_ref().map(|word| parse_chmod(&word.text)).transpose()?;
+        let chown = copy.chown.as_ref().filter(|word| !word.text.is_empty());
+        let chmod = copy.chmod.as_ref().filter(|word| !word.text.is_empty());
+        if let Some(owner) = chown {
+            let bare = if step.bare { &Rootfs::Empty } else { &state.rootfs };
+            users::can_be_found(&owner.text, bare).at(owner.span)?;
+        }
 
         let parts = &mut step.parts;
         parts.text("instruction", if copy.kind == CopyKind::Add { "ADD" } else { "COPY" });
         parts.text("parent", &*state.key);
         parts.text("destination", format!("{destination}{}", if into_folder { "/" } else { "" }));
-        for (name, value) in [("--chown", &copy.chown), ("--chmod", &copy.chmod)] {
+        for (name, value) in [("--chown", chown), ("--chmod", chmod)] {
             if let Some(word) = value {
                 parts.text(name, &*word.text);
             }
         }
+        let chmod = chmod.map(|word| parse_chmod(&word.text).at(word.span)).transpose()?;
         let flags = [("--link", copy.link), ("--parents", copy.parents)];
         flags.into_iter().filter(|(_, given)| *given).for_each(|(name, _)| drop(parts.text(name, "true")));
         if let Some(epoch) = self.request.epoch {
@@ -66,11 +72,8 @@ impl Builder<'_> {
         }
 
         self.step(state, step, |workspace| {
-            let chown = copy
-                .chown
-                .as_ref()
-                .map(|owner| users::for_chown(&workspace.root, &owner.text))
-                .transpose()?;
+            let chown =
+                chown.map(|owner| users::for_chown(&workspace.root, &owner.text)).transpose()?;
             for (piece, span) in pieces.iter().zip(spans(copy)) {
                 let opened = self.open(&piece.files)?;
                 let selection = self.select(&opened, &piece.source, &piece.options).at(span)?.selection;

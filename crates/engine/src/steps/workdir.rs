@@ -18,14 +18,15 @@ impl Builder<'_> {
             return Ok(());
         }
         let user = state.container().user.clone();
+        users::can_be_found(&user, &state.rootfs)?;
         step.parts.text("instruction", "WORKDIR").text("parent", &*state.key);
         step.parts.text("directory", directory.to_string()).text("user", &*user);
         self.step(state, step, |workspace| {
-            let owner = users::of(&workspace.root, &user)?;
+            let (uid, gid) = users::for_chown(&workspace.root, &user)?;
             let new = NewDir {
                 mode: 0o755,
-                uid: owner.uid,
-                gid: owner.gid,
+                uid,
+                gid,
                 mtime: self.request.epoch.map(Timestamp::from_seconds),
             };
             workspace.root.create_dir_all(&directory, &new).explain(FailureKind::Build, || {

@@ -1,7 +1,7 @@
 //! Symbolic modes of `--chmod`, by the rules of the BSD `setmode(3)` that the reference builder follows.
 //!
-//! They differ from GNU chmod in small things: `X` only counts after `+`, `=` without classes leaves the
-//! sticky bit, and the umask is 0.
+//! They differ from GNU chmod in small things: `X` after `-` is `x`, `=` without classes leaves the sticky bit,
+//! and the umask is 0.
 
 use std::fmt;
 use std::str::FromStr;
@@ -163,8 +163,8 @@ fn parse_action(operator: Operator, permissions: &str, mut who: u32, changes: &m
             'r' => bits |= 0o444,
             'w' => bits |= 0o222,
             'x' => bits |= EXECUTE,
-            'X' if operator == Operator::Add => execute_if = EXECUTE,
-            'X' => {}
+            'X' if operator == Operator::Remove => bits |= EXECUTE,
+            'X' => execute_if = EXECUTE,
             's' if special => bits |= SETUID | SETGID,
             't' if special => {
                 // With classes given, the sticky bit must be asked for; without, every bit is in reach.
@@ -246,8 +246,11 @@ mod tests {
             ("go+rX", 0o700, true, 0o755),
             ("a-x,+X", 0o755, false, 0o755),
             ("+X,a-x", 0o755, false, 0o644),
-            ("a=rX", 0o755, false, 0o444),
-            ("u=rwX,go=rX", 0o755, true, 0o644),
+            ("a=rX", 0o755, false, 0o555),
+            ("a=rX", 0o644, false, 0o444),
+            ("u=rwX,go=rX", 0o700, true, 0o755),
+            ("u=rwX,go=rX", 0o600, false, 0o644),
+            ("a-X", 0o755, false, 0o644),
             ("g=u", 0o640, false, 0o660),
             ("go=u-w", 0o640, false, 0o644),
             ("g+o", 0o604, false, 0o644),
