@@ -179,7 +179,10 @@ impl<'a> Images<'a> {
     /// The image as the store has it: one that was built or loaded under this name, or what the name meant last time.
     fn stored(&self, reference: &Reference, platform: &Platform) -> Result<Option<Arc<Image>>> {
         let fault = || "could not read the store".to_owned();
-        let tagged = self.store.tag(&reference.to_string()).explain(FailureKind::Environment, fault)?;
+        // With a digest a tag says nothing more; a pull notes the digest alone.
+        let pinned = reference.digest().map(|digest| reference.repository_digest(digest));
+        let name = pinned.as_ref().unwrap_or(reference).to_string();
+        let tagged = self.store.tag(&name).explain(FailureKind::Environment, fault)?;
         if let Some(manifest) = tagged.and_then(|record| record.manifest) {
             let image = Image::from_store(self.store, &manifest)?;
             if image.config.platform().satisfies(platform) {
@@ -452,6 +455,7 @@ pub(crate) fn registry_failure(
 ) -> crate::BuildError {
     let name = reference.familiar();
     let help = match error.kind() {
+        ErrorKind::NotFound if name == reference.to_string() => Some("are repository and tag right?".to_owned()),
         ErrorKind::NotFound => Some(format!("is the name right? `{name}` means `{reference}`")),
         ErrorKind::Unauthorized | ErrorKind::Denied => {
             Some(format!("log in with `rbuild login {}` or `docker login`; a repository that does not exist also answers so", reference.domain()))

@@ -189,3 +189,25 @@ fn the_store_says_who_holds_what_and_lets_go() {
     let removed = Command::new("rm").arg("-rf").arg(test.beside("store")).status().unwrap();
     assert!(removed.success() && !test.beside("store").exists());
 }
+
+#[test]
+fn what_a_running_build_holds_stays() {
+    let test = Test::new("FROM busybox\nRUN echo kept > /kept\nRUN sleep 3\nRUN cat /kept\n");
+    let mut build = test.command();
+    let build = build.args(["--progress", "plain", "-t", "app:1", text(&test.context())]);
+    let mut build = build.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let snapshots = test.beside("store/snapshots");
+    let has_one = || {
+        let maps = fs::read_dir(&snapshots).into_iter().flatten().flatten();
+        maps.flat_map(|map| fs::read_dir(map.path())).flatten().count() > 0
+    };
+    while !has_one() {
+        assert!(build.try_wait().unwrap().is_none(), "the build ended early");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    printed(&test, &["prune", "-af"]);
+    assert!(build.wait().unwrap().success());
+    assert_eq!(printed(&test, &["images", "--format", "{{.Repository}}"]), "app");
+    // The image is whole.
+    printed(&test, &["save", "-o", "image.tar", "app:1"]);
+}

@@ -40,8 +40,10 @@ fn a_pulled_image_needs_no_network_any_more() {
     assert_eq!(test.build(&[]).text("/made"), "here\n");
     let digest = printed(&test, &["inspect", "-f", "{{index .RepoDigests 0}}", "busybox"]);
     assert!(digest.starts_with("busybox@sha256:"), "{digest}");
-    test.dockerfile(&format!("FROM {digest}\nRUN echo pinned > /made\n"));
-    assert_eq!(test.build(&[]).text("/made"), "pinned\n");
+    for name in [digest.clone(), digest.replace('@', ":latest@")] {
+        test.dockerfile(&format!("FROM {name}\nRUN echo pinned > /made\n"));
+        assert_eq!(test.build(&[]).text("/made"), "pinned\n");
+    }
 }
 
 #[test]
@@ -158,6 +160,31 @@ fn logins_are_kept_as_docker_keeps_them() {
     assert_eq!(printed(&test, &["logout", &server.address]), format!("Removing login credentials for {}", server.address));
     assert_eq!(printed(&test, &["logout", &server.address]), format!("Not logged in to {}", server.address));
     rbuild(&test, &["pull", &name]).fails(4, &["401"]);
+}
+
+#[test]
+fn a_password_that_is_typed_is_not_shown() {
+    let server = Protected::start();
+    let test = Test::new("FROM scratch\n");
+    let login = format!("{} login {}", env!("CARGO_BIN_EXE_rbuild"), server.address);
+    let mut command = std::process::Command::new("script");
+    command.args(["-qec", &login, "/dev/null"]).env("HOME", test.beside("home"));
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut terminal = child.stdin.take().unwrap();
+    let mut seen = Vec::new();
+    let mut stdout = child.stdout.take().unwrap();
+    for (prompt, answer) in [("Username: ", "ci"), ("Password: ", Protected::PASSWORD)] {
+        while !String::from_utf8_lossy(&seen).ends_with(prompt) {
+            let mut byte = [0];
+            assert_eq!(std::io::Read::read(&mut stdout, &mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&seen));
+            seen.extend(byte);
+        }
+        terminal.write_all(format!("{answer}\n").as_bytes()).unwrap();
+    }
+    std::io::Read::read_to_end(&mut stdout, &mut seen).unwrap();
+    let seen = String::from_utf8_lossy(&seen);
+    assert!(child.wait().unwrap().success() && seen.contains("Login Succeeded"), "{seen}");
+    assert!(!seen.contains(Protected::PASSWORD), "{seen}");
 }
 
 #[test]

@@ -57,6 +57,30 @@ fn all_ways_in() {
 }
 
 #[test]
+fn a_login_is_tried_before_it_is_kept() {
+    let right = Credential::Basic { username: "me".to_owned(), password: "hunter2".to_owned() };
+    let wrong = Credential::Basic { username: "me".to_owned(), password: "x".to_owned() };
+    for login in [Login::Basic("me".into(), "hunter2".into()), token_login(user())] {
+        let registry = TestRegistry::start();
+        registry.require(login.clone());
+        let client = client_as(&registry, None);
+        client.check_login(&registry.address(), &right).unwrap();
+        client.check_login(&format!("{}/namespace", registry.address()), &right).unwrap();
+        let error = client.check_login(&registry.address(), &wrong).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unauthorized, "{login:?}: {error}");
+    }
+    let refresh = Login::Token { user: user(), refresh: Some("fresh".to_owned()), only: None };
+    let registry = TestRegistry::start();
+    registry.require(refresh);
+    let client = client_as(&registry, None);
+    client.check_login(&registry.address(), &Credential::IdentityToken("fresh".to_owned())).unwrap();
+    assert!(client.check_login(&registry.address(), &Credential::IdentityToken("stale".to_owned())).is_err());
+    let open = TestRegistry::start();
+    client_as(&open, None).check_login(&open.address(), &wrong).unwrap();
+    assert!(client.check_login("no registry", &right).is_err());
+}
+
+#[test]
 fn wrong_or_missing_logins_are_told_once() {
     for (name, login, credential, message) in [
         ("none", Login::Basic("me".into(), "hunter2".into()), None, "401: authentication required"),

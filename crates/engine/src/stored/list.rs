@@ -11,14 +11,18 @@ use crate::error::{Explain, Failure, FailureKind, Result};
 use crate::image::{Image, Origin};
 use crate::images::read_blob;
 
-/// All images that have a name, the latest named first.
+/// All images that have a name, the latest made first.
 ///
 /// # Errors
 /// What can't be read of the store.
 pub fn list(store: &Store) -> Result<Vec<StoredImage>> {
     let mut images: Vec<StoredImage> =
         by_image(store)?.into_values().map(|records| read(store, &records)).collect::<Result<_>>()?;
-    images.sort_by(|one, other| other.named.cmp(&one.named).then_with(|| one.tags.cmp(&other.tags)));
+    let made = |image: &StoredImage| {
+        let created = image.config().created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+        created.map_or(image.named, jiff::Timestamp::as_second)
+    };
+    images.sort_by(|one, other| made(other).cmp(&made(one)).then_with(|| one.tags.cmp(&other.tags)));
     Ok(images)
 }
 

@@ -2,10 +2,11 @@
 
 use std::io::{BufRead, IsTerminal, Read, Write, stderr, stdin};
 
+use nix::sys::signal::{SigSet, Signal};
 use rbuild_engine::{Failure, FailureKind};
 use rbuild_executor::Place;
 use rbuild_registry::{Credential, ErrorKind, LoginPlace, forget_login, keep_login, registry_name};
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use super::args::{LoginArgs, LogoutArgs};
 use super::print;
@@ -98,18 +99,33 @@ fn prompt(text: &str) -> Result<String, CliError> {
     Ok(line.trim().to_owned())
 }
 
-/// The terminal's echo is off while the line is typed. Ctrl-C then ends the process: shells set the terminal right again, and so do we
-/// on every other way out.
+/// The terminal's echo is off while the line is typed, and on again on every way out.
 fn hidden_prompt(text: &str) -> Result<String, CliError> {
     let before = tcgetattr(stdin()).map_err(|error| unreadable(error.into()))?;
     let mut silent = before.clone();
     silent.local_modes.remove(LocalModes::ECHO);
+    restore_when_interrupted(before.clone())?;
     tcsetattr(stdin(), OptionalActions::Now, &silent).map_err(|error| unreadable(error.into()))?;
     let line = prompt(text);
     let restored = tcsetattr(stdin(), OptionalActions::Now, &before);
     tell("\n");
     restored.map_err(|error| unreadable(error.into()))?;
     line
+}
+
+/// Ctrl-C and its like end the process, from here on by way of a thread that sets the terminal right first.
+fn restore_when_interrupted(before: Termios) -> Result<(), CliError> {
+    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+    signals.thread_block().map_err(|error| unreadable(error.into()))?;
+    std::thread::spawn(move || {
+        if let Ok(signal) = signals.wait() {
+            // The process ends: there is no better way left if this fails.
+            let _ = tcsetattr(stdin(), OptionalActions::Now, &before);
+            tell("\n");
+            std::process::exit(128 + signal as i32);
+        }
+    });
+    Ok(())
 }
 
 /// Nobody is left to tell if standard error is gone.
