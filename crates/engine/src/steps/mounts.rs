@@ -396,17 +396,21 @@ impl Builder<'_> {
             let source = Source::Path(name.map_or(folder.clone(), |name| folder.join(name)));
             return Ok(MountKind::Bind { source, read_only });
         };
-        let mounted = self.mount_read_only(rootfs)?;
-        let root = super::mounted_root(&mounted)?;
-        let path = root
+        let path = super::mounted_root(&self.mount_read_only(rootfs)?)?
             .resolve(&RootfsPath::new(source), FinalSymlink::Follow)
-            .explain(FailureKind::Build, fault)?;
-        let fd = Arc::new(root.open_path(&path).explain(FailureKind::Build, fault)?);
+            .explain(FailureKind::Build, fault)?
+            .as_path()
+            .to_owned();
+        let lowers =
+            self.store.lowers(&self.parent(rootfs)?).explain(FailureKind::Environment, || {
+                "could not read the store".to_owned()
+            })?;
+        let source = Source::Tree { lowers, path };
         if read_only {
-            return Ok(MountKind::Bind { source: Source::Fd(fd), read_only });
+            return Ok(MountKind::Bind { source, read_only });
         }
         let (upper, work) = (self.made_folder()?, self.made_folder()?);
-        Ok(MountKind::Overlay { source: Source::Fd(fd), upper, work })
+        Ok(MountKind::Overlay { source, upper, work })
     }
 
     /// Copies what `source` names into a folder; the name of the file, if it is one.
