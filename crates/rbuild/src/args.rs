@@ -71,7 +71,7 @@ pub(crate) enum Command {
         command: DockerfileCommand,
     },
     /// Print the stage graph of a Dockerfile
-    Plan(PlanArgs),
+    Plan(Box<PlanArgs>),
     /// Fetch an image from a registry into the store
     Pull(PullArgs),
     /// Send images of the store to their registries

@@ -93,6 +93,11 @@ fn copies_pass_by_the_store() {
     printed(&test, &["copy", &name, "oci:layout:v1"]);
     printed(&test, &["copy", "oci:layout:v1", "oci-archive:image.tar:v2"]);
     printed(&test, &["copy", "oci-archive:image.tar:v2", "docker-archive:docker.tar:app:3"]);
+    let id = printed(&test, &["inspect", "-f", "{{.Id}}", &format!("docker://{name}")]);
+    assert_eq!(printed(&test, &["images", "-q", "--no-trunc"]), id);
+    for archive in ["oci:layout:v1", "oci-archive:image.tar", "docker-archive:docker.tar:app:3"] {
+        assert_eq!(printed(&test, &["inspect", "-f", "{{.Id}}", archive]), id, "{archive}");
+    }
     let back = registry().name("copies/back:1");
     assert_eq!(printed(&test, &["copy", "-q", "oci-archive:image.tar", &back]), digest);
     assert_eq!(raw(&back), raw(&name));

@@ -13,11 +13,26 @@ pub enum Location {
     /// `docker://NAME`, or a name alone.
     Registry(Reference),
     /// `oci:DIR[:NAME]`: an OCI layout as a folder.
-    Oci { path: PathBuf, name: Option<String> },
+    Oci {
+        /// The folder.
+        path: PathBuf,
+        /// The image's name in it.
+        name: Option<String>,
+    },
     /// `oci-archive:FILE[:NAME]`: an OCI layout in a tar.
-    OciArchive { path: PathBuf, name: Option<String> },
+    OciArchive {
+        /// The file.
+        path: PathBuf,
+        /// The image's name in it.
+        name: Option<String>,
+    },
     /// `docker-archive:FILE[:NAME]`: what `docker save` writes.
-    DockerArchive { path: PathBuf, name: Option<String> },
+    DockerArchive {
+        /// The file.
+        path: PathBuf,
+        /// The image's name in it.
+        name: Option<String>,
+    },
 }
 
 impl Location {

@@ -8,7 +8,7 @@ mod source;
 mod stream;
 
 use std::collections::BTreeSet;
-use std::io;
+use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use rbuild_image::layout::{
     BlobSource, DockerArchiveWriter, ImageWriter, LayoutWriter, NamedManifest, OciArchiveWriter, write_sorted,
 };
 use rbuild_image::{
-    ANNOTATION_REF_NAME, Descriptor, Document, Index, Manifest, MediaType, MediaTypeExt, Platform, Reference,
+    ANNOTATION_REF_NAME, Descriptor, Document, Index, MAX_DOCUMENT, Manifest, MediaType, MediaTypeExt, Platform, Reference,
     select_manifest,
 };
 use rbuild_registry::Client;
@@ -57,6 +57,36 @@ pub fn copy(
         Err(error) => events.event(Event::Failed { step: number, message: &error.to_string() }),
     }
     result
+}
+
+/// An image that is not in the store.
+#[derive(Debug)]
+pub struct Inspected {
+    /// Its name, where it has one: with the manifest's digest.
+    pub name: Option<Reference>,
+    /// The manifest.
+    pub manifest: Manifest,
+    /// The config as it is: its digest is the image ID.
+    pub config_bytes: Vec<u8>,
+}
+
+/// Reads manifest and config of an image, of an index the one for the platform; none of its layers.
+///
+/// # Errors
+/// What the registry says, or what is wrong with the archive.
+pub fn inspect(client: &Arc<Client>, location: &Location, platform: &Platform) -> Result<Inspected> {
+    let source = Source::open(client, location)?;
+    let (descriptor, bytes) = choose(&source, Some(platform))?;
+    let fault = || format!("could not read `{location}`");
+    let manifest = Manifest::parse(&bytes).explain(FailureKind::Build, fault)?;
+    if manifest.config.size > MAX_DOCUMENT {
+        let message = format!("could not read `{location}`: its config has more than {MAX_DOCUMENT} bytes");
+        return Err(Failure::new(FailureKind::Build, message).into());
+    }
+    let mut config_bytes = Vec::new();
+    source.blob(&manifest.config)?.read_to_end(&mut config_bytes).explain(FailureKind::Build, fault)?;
+    let name = source.reference().map(|reference| reference.repository_digest(&descriptor.digest));
+    Ok(Inspected { name, manifest, config_bytes })
 }
 
 fn copy_in(

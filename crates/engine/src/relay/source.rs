@@ -14,7 +14,7 @@ use crate::images::registry_failure;
 /// A registry's repository, or an open layout.
 pub(super) enum Source {
     Registry { client: Arc<Client>, reference: Reference },
-    Layout { layout: LayoutReader, root: Descriptor, shown: String },
+    Layout { layout: Box<LayoutReader>, root: Box<Descriptor>, shown: String },
 }
 
 impl Source {
@@ -29,7 +29,7 @@ impl Source {
         let mut root = layout.find(name).explain(FailureKind::Build, fault)?.clone();
         // The names it has there are not part of what is copied.
         root.annotations.clear();
-        Ok(Source::Layout { layout, root, shown })
+        Ok(Source::Layout { layout: Box::new(layout), root: Box::new(root), shown })
     }
 
     /// The repository, for mounts.
@@ -48,7 +48,7 @@ impl Source {
                     client.manifest(reference).map_err(|error| registry_failure(reference, error))?;
                 Ok((fetched.descriptor, fetched.bytes))
             }
-            Source::Layout { root, .. } => Ok((root.clone(), self.document(root)?)),
+            Source::Layout { root, .. } => Ok((Descriptor::clone(root), self.document(root)?)),
         }
     }
 

@@ -86,10 +86,9 @@ impl Transfers<'_> {
         let fault = || "could not read the store".to_owned();
         let mut missing = Vec::new();
         for layer in &image.layers {
-            if let ImageLayer::Blob { descriptor, origin, .. } = layer {
-                if !self.store.has_blob(&descriptor.digest).explain(FailureKind::Environment, fault)? {
-                    missing.push((descriptor, origin));
-                }
+            let ImageLayer::Blob { descriptor, origin, .. } = layer else { continue };
+            if !self.store.has_blob(&descriptor.digest).explain(FailureKind::Environment, fault)? {
+                missing.push((descriptor, origin));
             }
         }
         if missing.is_empty() {

@@ -89,9 +89,12 @@ pub(crate) struct ImagesArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// Images of the store: names or image IDs
+    /// Images of the store: names or image IDs; images elsewhere: `docker://NAME`, `oci:DIR[:TAG]`, `oci-archive:…`, `docker-archive:…`
     #[arg(required = true)]
     pub(crate) images: Vec<String>,
+    /// Platform to choose from an index elsewhere [default: this machine's]
+    #[arg(long)]
+    pub(crate) platform: Option<String>,
     /// `json`, or a template such as `{{.Config.Env}}`
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) format: Option<String>,
