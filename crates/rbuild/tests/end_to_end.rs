@@ -1,6 +1,6 @@
 //! End-to-end tests of the binary against a real registry server: one file per feature, `common` is what they share.
 //!
-//! They need Debian's busybox-static, docker-registry, skopeo, umoci and buildah (`cargo xtask test` installs them), and
+//! They need Debian's busybox-static, docker-registry, skopeo, umoci, buildah and podman (`cargo xtask test` installs them), and
 //! run as root and as an ordinary user with subordinate ids.
 
 mod build;

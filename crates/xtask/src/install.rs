@@ -25,6 +25,8 @@ pub(crate) const TESTS: &[Need] = &[
     Need("buildah", "buildah"),
     Need("crun", "crun"),
     Need("git", "git"),
+    Need("podman", "podman"),
+    Need("script", "bsdutils"),
     Need("setcap", "libcap2-bin"),
     Need("setfattr", "attr"),
     Need("zstd", "zstd"),
