@@ -17,7 +17,8 @@ use rustix::process::{DumpableBehavior, Signal};
 use rustix::thread::{CapabilitySets, Gid, Uid};
 
 use crate::CapabilitySet;
-use crate::plan::{KernelFs, KernelFsOptions, SetupOp, Slot};
+use crate::plan::{Filter, KernelFs, KernelFsOptions, SetupOp, Slot};
+use crate::supervise::send_listener;
 use crate::sys::{self, CStrings};
 
 /// Everything the child needs, made by the parent.
@@ -203,6 +204,7 @@ fn carry_out(op: &SetupOp, slots: &mut [RawFd], parent: RawFd) -> Result<(), Err
         }
         SetupOp::WorkingDirectory(path) => rustix::process::chdir(path.as_c_str()),
         SetupOp::Seccomp(filter) => sys::load_seccomp(&filter.0),
+        SetupOp::Supervise(filter, socket) => supervise(filter, *socket),
         SetupOp::BoundingSet(set) => bound_capabilities(*set),
         SetupOp::Groups(groups) => sys::set_groups(groups),
         SetupOp::Identity(uid, gid) => become_user(*uid, *gid),
@@ -364,6 +366,13 @@ fn become_user(uid: u32, gid: u32) -> Result<(), Errno> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid)
+}
+
+/// From here on the calls of this process wait for their answers, so what is not to wait comes first.
+fn supervise(filter: &Filter, socket: RawFd) -> Result<(), Errno> {
+    let namespace = openat(CWD, c"/proc/self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let listener = sys::load_supervised(&filter.0)?;
+    send_listener(borrow(socket), listener.as_fd(), namespace.as_fd())
 }
 
 /// For a user other than root the change of uid has emptied both sets already, as it does in Docker.

@@ -7,7 +7,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, chmodat, chownat, fstat, makedev, mknodat, openat};
+use rbuild_fs::Owner;
+use rbuild_fs::journal::{Entry, XATTR};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, XattrFlags, chmodat, chownat, fstat, makedev, mknodat, openat,
+};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string, fsmount,
@@ -42,7 +46,14 @@ pub(crate) fn write_file(
     let mut file = File::from(openat(dir, name, flags, Mode::from(0o600))?);
     file.write_all(content)?;
     // The owner first: a change of owner takes setuid bits away.
-    rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+    match rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))) {
+        // Not an id of this place: kept for the supervisor. A tmpfs has attributes since Linux 6.6.
+        Err(Errno::INVAL) => {
+            let entry = Entry { owner: Owner { uid, gid }, mode: None, device: None };
+            let _ = rustix::fs::fsetxattr(&file, XATTR, entry.to_string().as_bytes(), XattrFlags::empty());
+        }
+        outcome => outcome?,
+    }
     rustix::fs::fchmod(&file, Mode::from(mode))?;
     Ok(())
 }

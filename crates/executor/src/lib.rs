@@ -27,6 +27,7 @@ mod run;
 mod seccomp;
 mod spec;
 mod stubs;
+mod supervise;
 mod sys;
 mod users;
 

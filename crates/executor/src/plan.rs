@@ -76,6 +76,8 @@ pub enum SetupOp {
     WorkingDirectory(CString),
     /// The filter, loaded while CAP_SYS_ADMIN is held because `no_new_privs` stays off.
     Seccomp(Filter),
+    /// The same where there is a single id: the calls that need others are told to rbuild, through this socket.
+    Supervise(Filter, RawFd),
     /// Drop all others from the bounding set.
     BoundingSet(CapabilitySet),
     /// Supplementary groups.
@@ -142,6 +144,9 @@ impl fmt::Display for SetupOp {
                 write!(f, "change to the working directory {}", path.to_string_lossy())
             }
             Self::Seccomp(filter) => write!(f, "load a seccomp filter of {} instructions", filter.0.len()),
+            Self::Supervise(filter, _) => {
+                write!(f, "load a supervised seccomp filter of {} instructions", filter.0.len())
+            }
             Self::BoundingSet(set) => write!(f, "bound the capabilities to {:016x}", set.bits()),
             Self::Groups(groups) => write!(f, "set the supplementary groups to {groups:?}"),
             Self::Identity(uid, gid) => write!(f, "become uid {uid}, gid {gid}"),

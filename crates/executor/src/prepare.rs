@@ -6,7 +6,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat, symlinkat};
 use rustix::io::Errno;
@@ -22,8 +22,11 @@ use crate::detached::{
 use crate::idmap::IdMap;
 use crate::plan::{Filter, KernelFs, KernelFsOptions, SetupOp, Slot};
 use crate::stubs::{Owner, Stubs, make_directories};
+use crate::supervise::supervised;
 use crate::sys::{self, CStrings};
-use crate::{Mount, MountKind, Network, Overlay, Rlimit, SandboxError, SandboxSpec, Source, seccomp};
+use crate::{
+    CapabilitySet, Mount, MountKind, Network, Overlay, Rlimit, SandboxError, SandboxSpec, Source, seccomp,
+};
 
 /// Character devices that every container has: name, major, minor.
 const DEVICES: [(&str, u32, u32); 6] =
@@ -79,6 +82,13 @@ pub(crate) struct Ends<'a> {
     pub(crate) stderr: BorrowedFd<'a>,
     pub(crate) report: BorrowedFd<'a>,
     pub(crate) parent: BorrowedFd<'a>,
+    /// The command's end of the supervisor's socket, where there is one.
+    pub(crate) supervisor: Option<BorrowedFd<'a>>,
+}
+
+/// Whether this place has a single id, so that a command with others needs a supervisor.
+pub(crate) fn needs_supervisor() -> Result<bool, SandboxError> {
+    Ok(current_map()?.is_single())
 }
 
 /// Builds the script. When it fails, what it made inside the root is removed again.
@@ -163,7 +173,7 @@ impl Builder<'_> {
     /// A clear sentence instead of EINVAL in the child.
     fn check_ids(&self) -> Result<(), SandboxError> {
         let SandboxSpec { uid, gid, .. } = *self.spec;
-        if self.id_map.contains(uid, gid) {
+        if self.id_map.is_single() || self.id_map.contains(uid, gid) {
             return Ok(());
         }
         Err(SandboxError::Unmapped { uid, gid, map: self.id_map.to_string() })
@@ -455,7 +465,8 @@ impl Builder<'_> {
         let spec = self.spec;
         let held: Vec<RawFd> = spec.held.iter().map(|fd| fd.as_raw_fd()).collect();
         let report = ends.report.as_raw_fd();
-        let kept_after = sorted(held.iter().copied().chain([report]));
+        let supervisor = ends.supervisor.map(|fd| fd.as_raw_fd());
+        let kept_after = sorted(held.iter().copied().chain([report]).chain(supervisor));
         let streams = [ends.null, ends.stdout, ends.stderr, ends.parent].map(|fd| fd.as_raw_fd());
         let during =
             kept_after.iter().chain(&streams).chain(self.slots.iter().filter(|&&fd| fd >= 0)).copied();
@@ -470,7 +481,7 @@ impl Builder<'_> {
         let (programs, search) = programs(spec)?;
         Ok(Script {
             setup,
-            command: self.command_ops()?,
+            command: self.command_ops(supervisor)?,
             slots: std::mem::take(&mut self.slots),
             report,
             parent: ends.parent.as_raw_fd(),
@@ -485,15 +496,19 @@ impl Builder<'_> {
 
     /// Rights go in this order: the filter while we may load one, the bounding set while we hold CAP_SETPCAP, the groups
     /// while we hold CAP_SETGID, the ids, and what capabilities are left last.
-    fn command_ops(&self) -> Result<Vec<SetupOp>, SandboxError> {
+    fn command_ops(&self, supervisor: Option<RawFd>) -> Result<Vec<SetupOp>, SandboxError> {
         let spec = self.spec;
         let mut ops = vec![SetupOp::NewSession];
         ops.extend(spec.rlimits.iter().map(limit));
         ops.push(SetupOp::Umask(spec.umask));
         ops.push(SetupOp::WorkingDirectory(c_string("the working directory", spec.cwd.as_os_str())?));
         ops.push(SetupOp::DefaultSignals);
-        if !spec.privileged {
+        if let Some(socket) = supervisor {
+            ops.push(SetupOp::Supervise(Filter(self.supervised_filter()), socket));
+        } else if !spec.privileged {
             ops.push(SetupOp::Seccomp(Filter(seccomp::docker_filter(spec.capabilities))));
+        }
+        if !spec.privileged {
             ops.push(SetupOp::BoundingSet(spec.capabilities));
         }
         // In a namespace with a single id the kernel forbids setgroups, because dropping a group may grant access.
@@ -501,11 +516,31 @@ impl Builder<'_> {
             let mapped = spec.groups.iter().copied().filter(|&gid| self.id_map.contains(0, gid));
             ops.push(SetupOp::Groups(mapped.collect()));
         }
-        ops.push(SetupOp::Identity(spec.uid, spec.gid));
+        // A supervised command takes itself for that user.
+        if supervisor.is_none() {
+            ops.push(SetupOp::Identity(spec.uid, spec.gid));
+        }
         if !spec.privileged {
             ops.push(SetupOp::Capabilities(spec.capabilities));
         }
         Ok(ops)
+    }
+
+    /// What another user than root opens and asks access for is looked at from the start; otherwise only what is made.
+    fn supervised_filter(&self) -> Vec<sys::Instruction> {
+        let spec = self.spec;
+        let watch_access = spec.uid != 0;
+        let make = || {
+            seccomp::supervised_filter((!spec.privileged).then_some(spec.capabilities), &|name, narrow| {
+                supervised(name, narrow, watch_access)
+            })
+        };
+        // The two usual ones are made once.
+        static USUAL: [OnceLock<Vec<sys::Instruction>>; 2] = [const { OnceLock::new() }; 2];
+        match !spec.privileged && spec.capabilities == CapabilitySet::docker() {
+            true => USUAL[usize::from(watch_access)].get_or_init(make).clone(),
+            false => make(),
+        }
     }
 }
 

@@ -12,7 +12,8 @@ use rustix::process::{
 
 use crate::child::{RECORD, Record};
 use crate::plan::SetupOp;
-use crate::prepare::{Ends, Prepared, prepare};
+use crate::prepare::{Ends, Prepared, needs_supervisor, prepare};
+use crate::supervise::{Credentials, Owners, Supervision, known_owners, write_sidecar};
 use crate::{Cancel, ExitReport, Network, OutputSink, SandboxError, SandboxSpec, Stream, signal_name, sys};
 
 /// The parent's ends of one sandbox.
@@ -35,11 +36,15 @@ pub fn run(
     if cancel.is_cancelled() {
         return Ok(ExitReport::Cancelled);
     }
-    let (mut prepared, lines) = start(spec, output)?;
+    let (supervision, socket) = supervise(spec)?.unzip();
+    let (mut prepared, lines) = start(spec, socket.as_ref(), output)?;
+    drop(socket);
     let followed = follow(&lines, output, cancel);
+    let owners = supervision.map(Supervision::finish).transpose();
     let Prepared { view, stubs, .. } = &mut prepared;
     let copied_up = std::mem::take(stubs).remove(view);
     let (ended, cancelled) = followed?;
+    keep_owners(spec, owners?)?;
     let mut remembered = spec.root.copied_up.lock().unwrap_or_else(|e| e.into_inner());
     remembered.extend(copied_up?);
     if cancelled {
@@ -48,7 +53,34 @@ pub fn run(
     interpret(spec, &prepared, ended, output)
 }
 
-fn start(spec: &SandboxSpec<'_>, output: &mut dyn OutputSink) -> Result<(Prepared, Lines), SandboxError> {
+/// Starts the supervisor where there is a single id.
+fn supervise(spec: &SandboxSpec<'_>) -> Result<Option<(Supervision, OwnedFd)>, SandboxError> {
+    if !needs_supervisor()? {
+        return Ok(None);
+    }
+    let owners = match &spec.sidecar {
+        Some(sidecar) => known_owners(spec.root.as_fd(), &**sidecar),
+        None => Owners::default(),
+    };
+    let initial = Credentials::new(spec.uid, spec.gid, &spec.groups);
+    Supervision::start(initial, spec.capabilities, owners).map(Some)
+}
+
+/// What the supervisor kept of links and the like goes beside the layer.
+fn keep_owners(spec: &SandboxSpec<'_>, owners: Option<Owners>) -> Result<(), SandboxError> {
+    match (&owners, &spec.sidecar, &spec.root.upper) {
+        (Some(owners), Some(sidecar), Some(upper)) => {
+            write_sidecar(upper, spec.root.as_fd(), owners, &**sidecar)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn start(
+    spec: &SandboxSpec<'_>,
+    socket: Option<&OwnedFd>,
+    output: &mut dyn OutputSink,
+) -> Result<(Prepared, Lines), SandboxError> {
     let call = SandboxError::call;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .map_err(|e| SandboxError::path("open", "/dev/null", e))?;
@@ -65,6 +97,7 @@ fn start(spec: &SandboxSpec<'_>, output: &mut dyn OutputSink) -> Result<(Prepare
         stderr: stderr_end.as_fd(),
         report: report_end.as_fd(),
         parent: parent.as_fd(),
+        supervisor: socket.map(AsFd::as_fd),
     };
     let mut prepared = prepare(spec, &ends)?;
     output.setup(&mut prepared.script.setup.iter().chain(&prepared.script.command));

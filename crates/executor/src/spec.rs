@@ -3,6 +3,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rbuild_fs::Sidecar;
+
 use crate::{CapabilitySet, Mounted};
 
 /// What to run, where, and with which rights. [`SandboxSpec::new`] has the defaults of a RUN; the fields are public to be set.
@@ -40,6 +42,9 @@ pub struct SandboxSpec<'a> {
     pub shm_size: u64,
     /// Descriptors that the sandbox's init keeps open until its whole tree is dead: the lock of a cache mount.
     pub held: Vec<Arc<OwnedFd>>,
+    /// The journal of the root's links, pipes and sockets: read before the command and brought up to date after it, where
+    /// the place has a single id.
+    pub sidecar: Option<Arc<dyn Sidecar>>,
 }
 
 impl<'a> SandboxSpec<'a> {
@@ -62,6 +67,7 @@ impl<'a> SandboxSpec<'a> {
             rlimits: Vec::new(),
             shm_size: 64 << 20,
             held: Vec::new(),
+            sidecar: None,
         }
     }
 }

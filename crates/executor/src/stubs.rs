@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use rbuild_fs::journal::{Entry, XATTR};
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, chownat, lgetxattr, llistxattr,
-    mkdirat, openat, statat, unlinkat, utimensat,
+    AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags, chownat, lgetxattr,
+    llistxattr, lsetxattr, mkdirat, openat, statat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
@@ -184,7 +185,18 @@ pub(crate) fn make_directories(view: &View, path: &Path, owner: Owner) -> Result
     make_directories(view, path.parent().unwrap_or(Path::new("")), owner)?;
     make_node(&place, true).map_err(failed)?;
     let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
-    chownat(place.fd, place.rest, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)
+    match chownat(place.fd, place.rest, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW) {
+        // Not an id of this place.
+        Err(Errno::INVAL) => keep_owner(&place, owner).map_err(failed),
+        outcome => outcome.map_err(failed),
+    }
+}
+
+/// In the journal, where the supervisor and the layer find it.
+fn keep_owner(place: &Place<'_>, Owner { uid, gid }: Owner) -> Result<(), Errno> {
+    let entry = Entry { owner: rbuild_fs::Owner { uid, gid }, mode: None, device: None };
+    let path = PathBuf::from(format!("/proc/self/fd/{}", place.fd.as_raw_fd())).join(place.rest);
+    lsetxattr(path, XATTR, entry.to_string().as_bytes(), XattrFlags::empty())
 }
 
 fn located<'a>(view: &'a View, path: &'a Path) -> Result<Place<'a>, SandboxError> {

@@ -6,6 +6,8 @@
 
 #![expect(unsafe_code, reason = "raw system calls; each block says why it is sound")]
 
+mod notify;
+
 use std::ffi::{CStr, CString, c_char, c_int, c_long};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -21,6 +23,8 @@ use rustix::mount::{
 };
 use rustix::process::{Signal, WaitOptions, getppid, set_parent_process_death_signal, wait};
 use rustix::thread::{Uid, UnshareFlags};
+
+pub(crate) use notify::*;
 
 /// `MOUNT_ATTR_*` of linux/mount.h, as `mount_setattr` takes them.
 pub(crate) const ATTR_RDONLY: u64 = 0x1;

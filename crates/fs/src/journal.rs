@@ -102,6 +102,8 @@ pub trait Sidecar: Send + Sync + fmt::Debug {
     fn get(&self, path: &RootfsPath) -> Option<Owner>;
     /// Keeps an owner for this path, or forgets it.
     fn set(&self, path: &RootfsPath, owner: Option<Owner>) -> io::Result<()>;
+    /// All that is kept, in the order of the paths.
+    fn entries(&self) -> Vec<(RootfsPath, Owner)>;
 }
 
 /// Which parts of the journal a tree has.
@@ -258,12 +260,6 @@ impl FileSidecar {
     pub fn is_empty(&self) -> bool {
         self.owners.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
-
-    /// All that is kept, in the order of the paths.
-    pub fn entries(&self) -> Vec<(RootfsPath, Owner)> {
-        let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
-        owners.iter().map(|(path, owner)| (path.clone(), *owner)).collect()
-    }
 }
 
 impl Sidecar for FileSidecar {
@@ -280,6 +276,11 @@ impl Sidecar for FileSidecar {
             None => owners.remove(path),
         };
         Ok(())
+    }
+
+    fn entries(&self) -> Vec<(RootfsPath, Owner)> {
+        let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        owners.iter().map(|(path, owner)| (path.clone(), *owner)).collect()
     }
 }
 

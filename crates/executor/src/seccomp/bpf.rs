@@ -9,6 +9,8 @@ pub(super) enum Action {
     Errno(u16),
     /// Not one of the architectures that the filter knows.
     Kill,
+    /// The supervisor answers.
+    Tell,
 }
 
 /// What a leaf does: an action, or a question about the low half of one argument first. The calls in question take 32-bit
@@ -22,6 +24,11 @@ pub(super) enum Leaf {
     Unless(u32, Action),
     /// Allowed only for these values of the first argument.
     Only(&'static [u32], Action),
+    /// Told to the supervisor if this argument has one of these bits, allowed otherwise.
+    TellIfBits {
+        argument: u8,
+        bits: u32,
+    },
 }
 
 /// From this call number on, up to the next segment.
@@ -89,6 +96,10 @@ fn leaf(leaf: Leaf) -> Vec<Instruction> {
         Leaf::Unless(value, action) => {
             vec![load(OFFSET_ARGUMENT), compare(JUMP_EQUAL, value, 1, 0), allow, give(action)]
         }
+        Leaf::TellIfBits { argument, bits } => {
+            let offset = OFFSET_ARGUMENT + 8 * u32::from(argument);
+            vec![load(offset), compare(JUMP_BITS, bits, 1, 0), allow, give(Action::Tell)]
+        }
         Leaf::Only(values, action) => {
             let questions = values.iter().map(|&value| [compare(JUMP_EQUAL, value, 0, 1), allow]);
             [vec![load(OFFSET_ARGUMENT)], questions.flatten().collect(), vec![give(action)]].concat()
@@ -113,6 +124,7 @@ fn give(action: Action) -> Instruction {
         Action::Allow => 0x7fff_0000,
         Action::Errno(errno) => 0x0005_0000 | u32::from(errno),
         Action::Kill => 0x8000_0000,
+        Action::Tell => 0x7fc0_0000,
     };
     Instruction { code: RETURN, jump_true: 0, jump_false: 0, k }
 }
@@ -135,6 +147,7 @@ pub(super) fn evaluate(program: &[Instruction], architecture: u32, number: u32, 
             JUMP_BITS => branch(accumulator & k != 0),
             _ if k == 0x7fff_0000 => return Action::Allow,
             _ if k == 0x8000_0000 => return Action::Kill,
+            _ if k == 0x7fc0_0000 => return Action::Tell,
             _ => return Action::Errno(k as u16),
         }
     }

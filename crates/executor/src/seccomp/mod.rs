@@ -1,6 +1,6 @@
-//! Docker's default seccomp profile as a filter of our own making.
+//! Docker's default seccomp profile as a filter of our own making, and the calls among it that a supervisor answers.
 
 mod bpf;
 mod rules;
 
-pub(crate) use rules::docker_filter;
+pub(crate) use rules::{Told, calls, docker_filter, supervised_filter};

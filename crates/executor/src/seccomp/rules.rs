@@ -43,11 +43,81 @@ pub(crate) fn docker_filter(capabilities: CapabilitySet) -> Vec<Instruction> {
     build(capabilities)
 }
 
+/// The same for a supervised command; with `None` a call that is not supervised is allowed.
+/// `tell` says which calls are: name, and whether the architecture is the narrow one.
+pub(crate) fn supervised_filter(
+    capabilities: Option<CapabilitySet>,
+    tell: &dyn Fn(&str, bool) -> Option<Told>,
+) -> Vec<Instruction> {
+    assemble(
+        &|call, condition| {
+            let ruled = capabilities.map_or(Leaf::Do(Action::Allow), |set| leaf(condition, set));
+            match tell(call.name, call.narrow) {
+                // What the profile refuses stays refused.
+                Some(Told::Always) if ruled == Leaf::Do(Action::Allow) => Leaf::Do(Action::Tell),
+                Some(Told::IfBits { argument, bits }) if ruled == Leaf::Do(Action::Allow) => {
+                    Leaf::TellIfBits { argument, bits }
+                }
+                _ => ruled,
+            }
+        },
+        capabilities.is_some(),
+    )
+}
+
+/// When a supervised call is told to the supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    Always,
+    /// When this argument has one of these bits.
+    IfBits {
+        argument: u8,
+        bits: u32,
+    },
+}
+
+/// A call of one architecture.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Numbered {
+    pub(crate) name: &'static str,
+    /// `AUDIT_ARCH_*`.
+    pub(crate) architecture: u32,
+    pub(crate) number: u32,
+    /// It takes 32-bit arguments.
+    pub(crate) narrow: bool,
+}
+
+/// Every call that the profile names, on every architecture here.
+pub(crate) fn calls() -> impl Iterator<Item = Numbered> {
+    ARCHITECTURES
+        .iter()
+        .flat_map(|columns| columns.iter())
+        .flat_map(|column| rows(column).map(|(call, _)| call))
+}
+
+fn rows(column: &'static Column) -> impl Iterator<Item = (Numbered, &'static str)> {
+    let Column { audit: architecture, index } = *column;
+    TABLE.lines().filter(|line| !line.starts_with('#')).filter_map(move |line| {
+        let mut fields = line.split(' ');
+        let name = fields.next()?;
+        let fields: Vec<&str> = fields.collect();
+        let number = fields.get(index)?.parse().ok()?;
+        let narrow = matches!(index, 1 | 4);
+        Some((Numbered { name, architecture, number, narrow }, *fields.get(5)?))
+    })
+}
+
 fn build(capabilities: CapabilitySet) -> Vec<Instruction> {
+    assemble(&|_, condition| leaf(condition, capabilities), true)
+}
+
+type Rule<'a> = &'a dyn Fn(Numbered, &str) -> Leaf;
+
+fn assemble(rule: Rule<'_>, refuse: bool) -> Vec<Instruction> {
     let sections: Vec<_> = ARCHITECTURES
         .iter()
         .map(|columns| {
-            let segments = columns.iter().flat_map(|column| segments(column.index, capabilities));
+            let segments = columns.iter().flat_map(|column| segments(column, rule, refuse));
             (columns[0].audit, segments.collect::<Vec<_>>())
         })
         .collect();
@@ -56,27 +126,21 @@ fn build(capabilities: CapabilitySet) -> Vec<Instruction> {
 
 /// The number space of one column as segments. A call beyond all that the profile names is newer than it: ENOSYS, as runc
 /// answers, so that a C library takes its older way; any other call that is not named is refused with EPERM.
-fn segments(column: usize, capabilities: CapabilitySet) -> Vec<Segment> {
-    let known: BTreeMap<u32, Leaf> = TABLE
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .filter_map(|line| {
-            let fields: Vec<&str> = line.split(' ').collect();
-            let number = fields.get(1 + column)?.parse().ok()?;
-            Some((number, leaf(fields.get(6)?, capabilities)))
-        })
-        .collect();
-    let start = if column == 2 { 1 << 30 } else { 0 };
-    let mut out = vec![Segment { start, leaf: Leaf::Do(DENIED) }];
+fn segments(column: &'static Column, rule: Rule<'_>, refuse: bool) -> Vec<Segment> {
+    let known: BTreeMap<u32, Leaf> =
+        rows(column).map(|(call, condition)| (call.number, rule(call, condition))).collect();
+    let (denied, unknown) = if refuse { (DENIED, UNKNOWN) } else { (Action::Allow, Action::Allow) };
+    let start = if column.index == 2 { 1 << 30 } else { 0 };
+    let mut out = vec![Segment { start, leaf: Leaf::Do(denied) }];
     let numbers: Vec<u32> = known.keys().copied().collect();
     for (index, (&number, &leaf)) in known.iter().enumerate() {
         push(&mut out, number, leaf);
         // Arm's own calls lie far above the common ones.
         let far = numbers.get(index + 1).is_some_and(|next| next - number > 1000);
-        push(&mut out, number + 1, Leaf::Do(if far { UNKNOWN } else { DENIED }));
+        push(&mut out, number + 1, Leaf::Do(if far { unknown } else { denied }));
     }
     if let Some(segment) = out.last_mut() {
-        segment.leaf = Leaf::Do(UNKNOWN);
+        segment.leaf = Leaf::Do(unknown);
     }
     out
 }

@@ -10,6 +10,7 @@ mod isolation;
 mod lifetime;
 mod mounts;
 mod process;
+mod supervised;
 mod trees;
 
 use std::path::Path;
@@ -67,7 +68,14 @@ fn here() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     fixture::remember(place);
-    let tests = [trees::tests(), mounts::tests(), isolation::tests(), process::tests(), lifetime::tests()];
+    let tests = [
+        trees::tests(),
+        mounts::tests(),
+        isolation::tests(),
+        process::tests(),
+        lifetime::tests(),
+        supervised::tests(),
+    ];
     let trials = tests.into_iter().flatten().map(|(name, test)| {
         Trial::test(name, move || {
             test();
