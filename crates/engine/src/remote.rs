@@ -205,14 +205,17 @@ impl Fetcher<'_> {
         if reference.submodules.unwrap_or(true) && folder.join(".gitmodules").exists() {
             git(&["submodule", "update", "--init", "--recursive", "--depth=1", "--quiet"])?;
         }
+        let time: Option<i64> = match reference.mtime {
+            Some(GitTime::Commit) => git(&["log", "-1", "--format=%ct", &commit])?.trim().parse().ok(),
+            _ => None,
+        };
         if !keep.or(reference.keep_git_dir).unwrap_or(false) {
             let repository = folder.join(".git");
             rbuild_fs::remove_tree(&repository)
                 .explain(FailureKind::Environment, || "could not remove `.git`".to_owned())?;
         }
-        if reference.mtime == Some(GitTime::Commit) {
-            let text = git(&["log", "-1", "--format=%ct", &commit])?;
-            set_times(&folder, text.trim().parse().unwrap_or(0))?;
+        if let Some(time) = time {
+            set_times(&folder, time)?;
         }
         match &reference.subdir {
             Some(subdir) => {

@@ -1,6 +1,7 @@
 //! Build checks: what is legal but unwise. The rules, names and messages are the reference's.
 
 mod from;
+mod own;
 mod rules;
 mod settings;
 mod stage;
@@ -8,6 +9,7 @@ mod written;
 
 use serde::Serialize;
 
+pub use own::unused_build_args;
 pub use rules::Rule;
 pub use settings::CheckSettings;
 
@@ -22,6 +24,10 @@ pub struct BaseImage {
     pub has_shell: bool,
     /// Its platform, normalised: `linux/arm64`.
     pub platform: Option<String>,
+    /// `User` of its config; empty where it has none.
+    pub user: String,
+    /// `OnBuild` of its config.
+    pub on_build: Vec<String>,
 }
 
 /// A question about a base image: its name and, from `FROM --platform`, its platform. `None`: not known, and what
@@ -90,6 +96,9 @@ pub fn check(dockerfile: &Dockerfile, input: &CheckInput<'_>, settings: &CheckSe
     from::check(dockerfile, input, &mut report);
     if let Ok(graph) = StageGraph::of(dockerfile, input.arguments) {
         stage::check(dockerfile, &graph, input, &mut report);
+        if Rule::ALL.iter().any(|rule| rule.is_own() && settings.asks_for(rule.name())) {
+            own::check(dockerfile, &graph, input, &mut report);
+        }
     }
     let mut findings = report.findings;
     findings.sort_by_key(|finding| finding.span.start);

@@ -50,17 +50,82 @@ rules! {
     InvalidDefinitionDescription: "a comment above a stage or argument describes it: # name description",
     ExposeProtoCasing: "protocols should be lowercase",
     ExposeInvalidFormat: "addresses and host ports mean nothing in EXPOSE",
+    HeredocWithoutErrexit: "a script of several commands goes on after a failure unless it says set -e",
+    PipeWithoutPipefail: "a pipe succeeds if its last program does, whatever became of the others",
+    AddWithoutChecksum: "what a server gives may be another file tomorrow; --checksum says which is meant",
+    UnknownChownUser: "a name in --chown must be in the image's /etc/passwd or /etc/group",
+    UnusedBuildArg: "a build arg that no ARG declares has no effect",
+    PackageCacheInLayer: "what a package manager keeps for the next time makes the image larger",
+    CopiedThenChanged: "a file whose mode or owner changes in a later step is stored twice",
+    ArgTooEarly: "an ARG changes the cache keys of all RUNs behind it; declare it where it is used",
+    NoUserInFinalStage: "without USER the image's programs are root",
+    UnpinnedBaseImage: "without a fixed tag or digest the base changes from build to build",
+    SecretInRun: "the text of RUN stays in the image's history; use RUN --mount=type=secret",
 }
 
 impl Rule {
     /// Whether it must be asked for.
     pub fn is_experimental(self) -> bool {
-        self == Rule::InvalidDefinitionDescription
+        self == Rule::InvalidDefinitionDescription || self.is_own()
+    }
+
+    /// Whether it is one of ours, which the reference does not have.
+    pub fn is_own(self) -> bool {
+        self >= Rule::HeredocWithoutErrexit
+    }
+
+    /// Where the reference explains it; one rule has no page, and ours are explained in CHECKS.md.
+    pub fn url(self) -> Option<String> {
+        if self.is_own() || self == Rule::InvalidBaseImagePlatform {
+            return None;
+        }
+        let mut words = String::new();
+        let name = self.name();
+        for (at, letter) in name.char_indices() {
+            let after = name[at + 1..].chars().next();
+            // JSONArgs is two words: a capital begins one if a small letter is before or behind it.
+            let begins = at > 0
+                && letter.is_ascii_uppercase()
+                && (name.as_bytes()[at - 1].is_ascii_lowercase() || after.is_some_and(|next| next.is_ascii_lowercase()));
+            if begins {
+                words.push('-');
+            }
+            words.push(letter.to_ascii_lowercase());
+        }
+        Some(format!("https://docs.docker.com/go/dockerfile/rule/{words}/"))
     }
 }
 
 impl std::fmt::Display for Rule {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_named_after_their_rule() {
+        for (rule, page) in [
+            (Rule::StageNameCasing, Some("stage-name-casing")),
+            (Rule::JSONArgsRecommended, Some("json-args-recommended")),
+            (Rule::SecretsUsedInArgOrEnv, Some("secrets-used-in-arg-or-env")),
+            (Rule::InvalidBaseImagePlatform, None),
+            (Rule::SecretInRun, None),
+        ] {
+            let url = page.map(|page| format!("https://docs.docker.com/go/dockerfile/rule/{page}/"));
+            assert_eq!(rule.url(), url);
+        }
+        assert_eq!(Rule::ALL.iter().filter(|rule| !rule.is_own()).count(), 22);
+    }
+
+    #[test]
+    fn every_rule_of_ours_is_documented() {
+        let text = include_str!("../../CHECKS.md");
+        for rule in Rule::ALL.iter().filter(|rule| rule.is_own()) {
+            assert!(text.contains(&format!("## {rule}\n")), "{rule} is not in CHECKS.md");
+        }
     }
 }
