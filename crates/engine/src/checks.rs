@@ -26,9 +26,10 @@ pub(crate) fn run(dockerfile: &Dockerfile, request: &BuildRequest, images: &Imag
     let arguments = graph_arguments(request);
     let settings = check_settings(dockerfile, &arguments).map_err(|error| BuildError::Dockerfile(vec![error]))?;
     let ignore = match &request.ignore {
-        Some((text, _)) => {
-            Some(IgnoreFile::parse(text).explain(FailureKind::Build, || "could not understand the ignore file".to_owned())?)
-        }
+        Some((text, name)) => Some(
+            IgnoreFile::parse(text)
+                .explain(FailureKind::Build, || format!("could not understand the ignore file `{name}`"))?,
+        ),
         None => None,
     };
     // With exceptions in it, what the ignore file lets through is only known by walking the context.

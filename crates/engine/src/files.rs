@@ -167,7 +167,7 @@ fn missing(error: rbuild_context::SelectError, source: &str) -> Failure {
         _ => None,
     };
     let mut failure = Failure::new(FailureKind::Build, format!("could not find `{source}`"));
-    if !matches!(error, NotFound { ignored_by: None, .. }) {
+    if !matches!(error, NotFound { .. }) {
         failure = failure.caused_by(error);
     }
     failure.help = help;

@@ -12,7 +12,7 @@ use rbuild_executor::{Cancel, Overlay};
 use rbuild_fs::{FileSidecar, Journal, Root};
 use rbuild_image::layout::LayoutReader;
 use rbuild_image::{ChainId, Descriptor, DiffId, Digest, Manifest, MediaType, Platform, Reference};
-use rbuild_layer::{AppliedLayer, apply_layer, decompress_sniffed, settle_layer};
+use rbuild_layer::{AppliedLayer, LayerError, apply_layer, decompress_sniffed, settle_layer};
 use rbuild_registry::{BlobSink, Client, ErrorKind};
 use rbuild_store::{
     Blob, LayerInfo, LayerSlot, MemoLinks, NewLayer, Parent, PartialBlob, PartialSlot, Resource, Store,
@@ -283,7 +283,11 @@ impl<'a> Images<'a> {
             match self.unpack_missing(image, &chain, number) {
                 Ok(()) => self.events.event(Event::Done { step: number, took: started.elapsed() }),
                 Err(error) => {
-                    self.events.event(Event::Failed { step: number, message: &error.to_string() });
+                    let message = error.to_string();
+                    self.events.event(match &error {
+                        BuildError::Cancelled => Event::Cancelled { step: number },
+                        _ => Event::Failed { step: number, message: &message },
+                    });
                     return Err(error);
                 }
             }
@@ -326,20 +330,25 @@ impl<'a> Images<'a> {
             LayerSlot::New(new) => new,
         };
         let blob = self.blob(descriptor, origin, number)?;
-        let file = blob.open().explain(FailureKind::Environment, fault)?;
-        let (_, mut tar) = decompress_sniffed(Cancellable(file, self.cancel)).explain(origin.fault(), fault)?;
+        let file = Cancellable(blob.open().explain(FailureKind::Environment, fault)?, self.cancel);
         let root = open_tree(&new.fs(), &new.sidecar())?;
-        let applied = apply_layer(&mut tar, &root).explain(origin.fault(), fault);
-        if self.cancel.is_some_and(Cancel::is_cancelled) {
+        let applied = decompress_sniffed(file)
+            .map_err(LayerError::Read)
+            .and_then(|(_, mut tar)| apply_layer(&mut tar, &root));
+        if self.is_cancelled() {
             return Err(BuildError::Cancelled);
         }
-        let applied = applied?;
+        let applied = applied.explain(origin.fault(), fault)?;
         if applied.diff_id != *diff_id {
             let message = format!("the layer {} is not what its image's config says", descriptor.digest);
             let cause = format!("its content is {}, the config says {}", applied.diff_id.0, diff_id.0);
             return Err(Failure::new(origin.fault(), message).caused_by(cause).into());
         }
         Ok(Unsettled::Applied { new, root, applied: Box::new(applied) })
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancel.is_some_and(Cancel::is_cancelled)
     }
 
     /// The blob of a base image, fetched where the store does not have it.
@@ -363,9 +372,9 @@ impl<'a> Images<'a> {
                 };
                 let mut sink = Sink(partial, self.cancel);
                 self.client.blob(reference, descriptor, &mut sink, &progress).map_err(|error| {
-                    match self.cancel {
-                        Some(cancel) if cancel.is_cancelled() => BuildError::Cancelled,
-                        _ => registry_failure(reference, error),
+                    match self.is_cancelled() {
+                        true => BuildError::Cancelled,
+                        false => registry_failure(reference, error),
                     }
                 })?;
                 sink.0.finish().explain(FailureKind::Registry, fault)
@@ -457,6 +466,10 @@ pub(crate) fn registry_failure(
     let help = match error.kind() {
         ErrorKind::NotFound if name == reference.to_string() => Some("are repository and tag right?".to_owned()),
         ErrorKind::NotFound => Some(format!("is the name right? `{name}` means `{reference}`")),
+        ErrorKind::Network => Some(format!(
+            "can this machine reach `{}`? a proxy is named by HTTPS_PROXY, a mirror by registries.conf",
+            reference.domain()
+        )),
         ErrorKind::Unauthorized | ErrorKind::Denied => {
             Some(format!("log in with `rbuild login {}` or `docker login`; a repository that does not exist also answers so", reference.domain()))
         }

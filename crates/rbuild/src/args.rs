@@ -16,6 +16,8 @@ use crate::commands::args::{
     name = "rbuild",
     version,
     args_conflicts_with_subcommands = true,
+    // As with Docker, the last of an option given twice counts: aliases and scripts put defaults before.
+    args_override_self = true,
     subcommand_negates_reqs = true,
     disable_help_subcommand = true,
     after_help = "`rbuild [OPTIONS] CONTEXT` builds; `rbuild build` is the same. A folder that is named like a command is written `./NAME`."
@@ -64,6 +66,7 @@ pub(crate) fn arranged(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsS
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Build an image from a Dockerfile (what `rbuild CONTEXT` does)
+    #[command(args_override_self = true)]
     Build(Box<BuildArgs>),
     /// Read Dockerfiles: print the typed instructions, or the file in canonical form
     Dockerfile {

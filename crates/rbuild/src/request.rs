@@ -69,6 +69,7 @@ fn keep_git_dir(build_args: &BTreeMap<String, String>) -> Option<bool> {
 }
 
 fn read_outputs(args: &BuildArgs, request: &mut BuildRequest) -> Result<()> {
+    args.iidfile.iter().chain(&args.metadata_file).try_for_each(|file| has_folder(file))?;
     let mut texts = args.outputs.clone();
     if args.push {
         texts.push("type=registry".to_owned());
@@ -79,7 +80,7 @@ fn read_outputs(args: &BuildArgs, request: &mut BuildRequest) -> Result<()> {
         if matches!(&spec.output, Some(Output::Registry { names, .. }) if names.is_empty()) {
             return Err(CliError::usage("could not push: the image has no name").help("name it with `-t REGISTRY/NAME:TAG`"));
         }
-        spec.output.iter().try_for_each(writable)?;
+        spec.output.iter().try_for_each(archive_is_writable)?;
         request.outputs.extend(spec.output);
         request.tags.extend(spec.names);
         request.rewrite_timestamp |= spec.rewrite_timestamp;
@@ -91,20 +92,25 @@ fn read_outputs(args: &BuildArgs, request: &mut BuildRequest) -> Result<()> {
     Ok(())
 }
 
-/// A file that cannot be written is said before the build, not after it.
-fn writable(output: &Output) -> Result<()> {
+/// An archive that cannot be written is said before the build, not after it.
+fn archive_is_writable(output: &Output) -> Result<()> {
     let (Output::Oci { to, .. } | Output::Docker { to, .. } | Output::Tar(to)) = output else { return Ok(()) };
     let Destination::File(path) = to else { return Ok(()) };
     if path.is_dir() {
         let failure = CliError::usage(format!("could not write the archive to `{}`: it is a folder", path.display()));
         return Err(failure.help("name a file, `dest=FILE`, or write a folder with `tar=false`"));
     }
+    has_folder(path)
+}
+
+/// Whether a file can be made at this path as far as its folder goes.
+fn has_folder(path: &Path) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !folder.is_dir() {
-        let failure = CliError::usage(format!("could not write the archive to `{}`: there is no folder `{}`", path.display(), folder.display()));
-        return Err(failure.help("make the folder first"));
+    if folder.is_dir() {
+        return Ok(());
     }
-    Ok(())
+    let failure = CliError::usage(format!("could not write `{}`: there is no folder `{}`", path.display(), folder.display()));
+    Err(failure.help("make the folder first"))
 }
 
 fn run_options(args: &BuildArgs) -> Result<RunOptions> {

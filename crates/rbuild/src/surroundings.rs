@@ -62,6 +62,10 @@ pub(crate) fn docker_config() -> PathBuf {
 /// A registry client that knows this user's registries, logins and proxies.
 pub(crate) fn client(place: &'static Place) -> Result<Client, CliError> {
     let fault = |error| CliError::registry("could not prepare the registry client".to_owned(), error);
+    let wrong_file = |error| {
+        let message = "could not prepare the registry client";
+        CliError::from(rbuild_engine::Failure::new(rbuild_engine::FailureKind::Usage, message).caused_by(error))
+    };
     let registries = match folder("CONTAINERS_REGISTRIES_CONF") {
         Some(file) => vec![file],
         None => {
@@ -78,8 +82,8 @@ pub(crate) fn client(place: &'static Place) -> Result<Client, CliError> {
     logins.push(config_home().join("containers/auth.json"));
     let any_case = |name: &str| variable(name).or_else(|| variable(&name.to_lowercase()));
     let options = ClientOptions {
-        registries: RegistriesConf::load(&registries).map_err(fault)?,
-        credentials: CredentialStore::load(&logins).map_err(fault)?,
+        registries: RegistriesConf::load(&registries).map_err(wrong_file)?,
+        credentials: CredentialStore::load(&logins).map_err(wrong_file)?,
         helper: Some(helper_runner(place)),
         certs_dirs: vec!["/etc/containers/certs.d".into(), "/etc/docker/certs.d".into(), config_home().join("containers/certs.d")],
         proxies: ProxyConf {
@@ -126,6 +130,9 @@ pub(crate) fn host_certificates(given: &str) -> Result<Vec<u8>, CliError> {
         "" => folder("SSL_CERT_FILE").into_iter().chain(BUNDLES.map(PathBuf::from)).collect(),
         file => vec![file.into()],
     };
+    if !given.is_empty() && !candidates[0].is_file() {
+        return Err(CliError::usage(format!("could not read the certificate authorities: there is no file `{given}`")));
+    }
     let Some(file) = candidates.iter().find(|file| file.is_file()) else {
         let failure = CliError::usage("could not find a bundle of certificate authorities on this machine".to_owned());
         return Err(failure.help("name it: `--host-certs=FILE`"));

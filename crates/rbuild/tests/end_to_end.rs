@@ -7,9 +7,11 @@ mod build;
 mod cache;
 mod common;
 mod errors;
+mod faults;
 mod images;
 mod outputs;
 mod registry;
+mod reproducible;
 
 /// A file of tests that is not listed above would never run.
 #[test]

@@ -1,148 +1,238 @@
 //! Bad input: one clear message with place and remedy, the right exit code, never a panic.
+//!
+//! Most cases are data: a file of `testdata/errors` holds a command line, the files of the context, the exit code, and all
+//! that rbuild says. `RBUILD_BLESS=1` writes down what it says now; look at the difference before you believe it.
 
+use std::fmt::Write as _;
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::thread;
 
-use crate::common::{Run, Test, registry, text};
+use rbuild_image::MediaType;
+use rbuild_testkit::registry::{Effect, Fault, Login};
+use rbuild_testkit::{TarEntry, TestRegistry, tiny_image};
+
+use crate::common::{Run, Test, names, registry, text};
 
 /// The Dockerfile or the context is at fault.
 const BUILD: i32 = 1;
-/// The command line is at fault.
+/// The request, or a file that goes with it, is at fault.
 const USAGE: i32 = 2;
 /// A registry or the network is at fault.
 const REGISTRY: i32 = 4;
+/// Begins a part of a case's file.
+const PART: &str = "==== ";
+const EXIT_CODE: &str = "exit code ";
 
-#[test]
-fn faults_of_a_dockerfile() {
-    let cases: [(&str, &[&str]); 24] = [
-        ("", &["Dockerfile"]),
-        ("# only a comment\n", &["Dockerfile"]),
-        ("RUN echo hi\n", &["Dockerfile:1", "FROM"]),
-        ("FROM busybox\nRUNN echo hi\n", &["Dockerfile:2", "RUNN", "RUN"]),
-        ("FROM\n", &["Dockerfile:1", "FROM"]),
-        ("FROM busybox AS\n", &["Dockerfile:1"]),
-        ("FROM busybox AS 1stage\n", &["Dockerfile:1", "1stage"]),
-        ("FROM Busybox\n", &["Dockerfile:1", "Busybox"]),
-        ("FROM bad:tag:here\n", &["Dockerfile:1", "bad:tag:here"]),
-        ("ARG BASE\nFROM $BASE\n", &["Dockerfile:2"]),
-        ("FROM busybox\nCOPY --from=biuld /x /y\n", &["Dockerfile:2", "biuld"]),
-        (
-            "FROM busybox AS a\nCOPY --from=b /x /y\nFROM busybox AS b\nCOPY --from=a /x /y\n",
-            &["Dockerfile:2", "b"],
-        ),
-        ("FROM busybox AS a\nCOPY --from=a /x /y\n", &["Dockerfile:2"]),
-        ("FROM busybox\nCOPY missing /\n", &["Dockerfile:2", "missing"]),
-        ("FROM busybox\nCOPY *.none /\n", &["Dockerfile:2", "*.none"]),
-        ("FROM busybox\nCOPY onlyone\n", &["Dockerfile:2", "COPY"]),
-        ("FROM busybox\nCOPY ../outside /\n", &["Dockerfile:2", "outside"]),
-        ("FROM busybox\nCOPY Dockerfile Dockerfile /notafolder\n", &["Dockerfile:2", "/notafolder"]),
-        ("FROM busybox\nCOPY --chown=nobodyhere Dockerfile /\n", &["Dockerfile:2", "nobodyhere"]),
-        ("FROM busybox\nCOPY --nosuchflag Dockerfile /\n", &["Dockerfile:2", "nosuchflag"]),
-        ("FROM busybox\nENV\n", &["Dockerfile:2", "ENV"]),
-        ("FROM busybox\nEXPOSE lots\n", &["Dockerfile:2", "lots"]),
-        ("FROM busybox\nENV A=${B\n", &["Dockerfile:2"]),
-        ("FROM busybox\nUSER nobodyhere\nRUN true\n", &["Dockerfile:3", "nobodyhere"]),
-    ];
-    for (dockerfile, mentions) in cases {
-        let run = Test::new(dockerfile).run(&[]);
-        assert!(!run.stderr.trim().is_empty(), "silent about:\n{dockerfile}");
-        assert!(run.code == BUILD, "exit code {} for:\n{dockerfile}\n{}", run.code, run.stderr);
-        run.fails(BUILD, mentions);
-    }
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/errors")
 }
 
 #[test]
-fn all_faults_of_a_dockerfile_are_said_at_once() {
-    Test::new("FROM busybox\nRUNN one\nCOPPY two\n").run(&[]).fails(BUILD, &["RUNN", "COPPY"]);
+fn every_wrong_input_has_its_message() {
+    let cases = Mutex::new(names(&folder()));
+    let count = cases.lock().unwrap().len();
+    assert!(count >= 30, "only {count} cases");
+    let wrong = Mutex::new(String::new());
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while let Some(name) = { cases.lock().unwrap().pop() } {
+                    let said = try_case(&name);
+                    wrong.lock().unwrap().push_str(&said);
+                }
+            });
+        }
+    });
+    let wrong = wrong.into_inner().unwrap();
+    assert!(wrong.is_empty(), "{wrong}");
 }
 
-#[test]
-fn a_misspelt_stage_is_shown_with_the_one_that_was_meant() {
-    let run = Test::new("FROM busybox AS build\nFROM busybox\nCOPY --from=biuld /x /y\n").run(&[]);
-    run.fails(BUILD, &["no stage named `biuld`", "did you mean `build`?", "Dockerfile:3"]);
-}
-
-#[test]
-fn a_failing_run_shows_its_code_and_last_words() {
-    let test = Test::new("FROM busybox\nRUN echo famous last words; exit 7\n");
-    test.run(&[]).fails(BUILD, &["Dockerfile:2", "famous last words", "exit code 7"]);
-    let quiet = Run::of(test.command().arg("-q").arg(test.context()));
-    quiet.fails(BUILD, &["famous last words", "exit code 7"]);
-}
-
-#[test]
-fn a_run_ended_by_a_signal_names_it() {
-    Test::new("FROM busybox\nRUN kill -TERM $$\n").run(&[]).fails(BUILD, &["Dockerfile:2", "SIGTERM"]);
-}
-
-#[test]
-fn a_missing_command_is_named() {
-    Test::new("FROM busybox\nRUN [\"/no/such/program\"]\n")
-        .run(&[])
-        .fails(BUILD, &["Dockerfile:2", "/no/such/program"]);
-}
-
-#[test]
-fn faults_of_the_command_line() {
-    let test = Test::new("FROM busybox\n");
-    let cases: [(&[&str], &[&str]); 8] = [
-        (&["--no-such-option"], &["--no-such-option"]),
-        (&["-o", "type=hologram"], &["hologram"]),
-        (&["-o", "type=oci,colour=red,dest=x"], &["colour"]),
-        (&["-t", "Upper/Case"], &["Upper/Case"]),
-        (&["-t", "name:bad tag"], &["bad tag"]),
-        (&["--build-context", "nothing"], &["nothing"]),
-        (&["--progress", "interpretive-dance"], &["interpretive-dance"]),
-        (&["--add-host", "nohost"], &["nohost"]),
-    ];
-    for (arguments, mentions) in cases {
-        test.run(arguments).fails(USAGE, mentions);
-    }
-    Run::of(&mut test.command()).fails(USAGE, &["CONTEXT"]);
-}
-
-#[test]
-fn a_target_that_is_no_stage() {
-    let test = Test::new("FROM busybox AS build\n");
-    test.run(&["--target", "bulid"]).fails(BUILD, &["bulid", "build"]);
-}
-
-#[test]
-fn a_context_or_dockerfile_that_is_not_there() {
-    let test = Test::new("FROM busybox\n");
-    Run::of(test.command().arg("no/such/folder")).fails(BUILD, &["no/such/folder"]);
-    test.run(&["-f", "no/such/Dockerfile"]).fails(BUILD, &["no/such/Dockerfile"]);
+/// Runs one case; what was wrong with it.
+fn try_case(name: &str) -> String {
+    let file = folder().join(name);
+    let written = fs::read_to_string(&file).unwrap();
+    let (input, _) = written.split_once(&format!("{PART}{EXIT_CODE}")).expect("an exit code");
+    let mut parts = input.split(PART);
+    let command_line = parts.next().unwrap().trim().strip_prefix("$ rbuild").expect("a command line");
+    let test = Test::new("");
     fs::remove_file(test.context().join("Dockerfile")).unwrap();
-    test.run(&[]).fails(BUILD, &["Dockerfile"]);
+    let filled = |words: &str| {
+        let words = words.replace("REGISTRY", &registry().address).replace("CONTEXT", text(&test.context()));
+        words.replace("TEST", text(test.context().parent().unwrap()))
+    };
+    for part in parts {
+        let (path, content) = part.split_once('\n').unwrap();
+        test.file(path, filled(content));
+    }
+    let mut command = test.command();
+    if !command_line.contains("--progress") {
+        command.args(["--progress", "quiet"]);
+    }
+    let run = Run::of(command.args(filled(command_line).split_whitespace()));
+    let said = test.steady(&run.stderr).replace("TEST/context", "CONTEXT");
+    let now = format!("{input}{PART}{EXIT_CODE}{}\n{said}", run.code);
+    let mut wrong = String::new();
+    let mut complain = |what: &str| writeln!(wrong, "\n{name}: {what}\n{now}").unwrap();
+    if now != written {
+        match std::env::var_os("RBUILD_BLESS") {
+            Some(_) => fs::write(&file, &now).unwrap(),
+            None => complain("it says something else than is written"),
+        }
+    }
+    // What holds for all of them, whatever is written.
+    if ![1, 2, 3, 4].contains(&run.code) || said.contains("panicked") {
+        complain("not an error of the user's");
+    }
+    if !said.starts_with("error: ") || said.matches("error: ").count() > 3 {
+        complain("not one message");
+    }
+    if !test.stored("tmp").is_empty() || !test.stored("leases").is_empty() {
+        complain("it left something in the store");
+    }
+    wrong
 }
 
 #[test]
-fn an_image_that_the_registry_does_not_have() {
-    let test = Test::new("FROM busybox:nosuchtag\n");
-    test.run(&[]).fails(REGISTRY, &["busybox:nosuchtag", "Dockerfile:1"]);
-    let missing = registry().name("no/such:image");
-    Test::new(&format!("FROM {missing}\n")).run(&[]).fails(REGISTRY, &["no/such"]);
+fn the_last_words_of_a_failing_run_are_shown_in_quiet_mode_too() {
+    let test = Test::new("FROM busybox\nRUN seq 100; exit 7\n");
+    let quiet = Run::of(test.command().arg("-q").arg(test.context()));
+    quiet.fails(BUILD, &["\n             100\n", "exit code: 7"]);
+    assert!(!quiet.stderr.contains("\n             50\n"), "only the last lines:\n{}", quiet.stderr);
+    let log = quiet.stderr.lines().find_map(|line| line.strip_prefix("whole output: ")).unwrap();
+    let whole: String = (1..=100).map(|number| format!("{number}\n")).collect();
+    assert_eq!(fs::read_to_string(log).unwrap(), whole);
+}
+
+/// Builds `FROM SERVER/…` and compares all that is said; `SERVER` stands for the registry's address.
+#[track_caller]
+fn server_says(server: &TestRegistry, image: &str, code: i32, expected: &str) {
+    let test = Test::new(&format!("FROM {}\nCOPY Dockerfile /\n", server.reference(image)));
+    let (actual_code, said) = test.complaint(&[]);
+    // The line below the name is longer by what the address is longer than its stand-in.
+    let marks = "^".repeat(server.address().len() - "SERVER".len());
+    let said = said.replace(&server.address(), "SERVER").replacen(&marks, "", 1);
+    assert_eq!((said.as_str(), actual_code), (expected, code), "\n{said}");
 }
 
 #[test]
-fn a_registry_that_does_not_answer() {
-    // Nothing listens on the port of a listener that was closed.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let address = format!("127.0.0.1:{port}");
-    Test::new(&format!("FROM {address}/x\n")).run(&[]).fails(REGISTRY, &[&address]);
-    Test::new("FROM busybox\n").run(&["-t", &format!("{address}/x"), "--push"]).fails(REGISTRY, &[&address]);
+fn a_registry_that_wants_a_login() {
+    let server = TestRegistry::start();
+    server.put_image("private", "1", &tiny_image().layer(&[TarEntry::file("x", "x")]));
+    server.require(Login::Basic("ada".to_owned(), "secret".to_owned()));
+    server_says(&server, "private:1", REGISTRY, "\
+error: could not get the image `SERVER/private:1`
+ --> Dockerfile:1:6
+  |
+1 | FROM SERVER/private:1
+  |      ^^^^^^^^^^^^^^^^
+  |
+caused by: GET http://SERVER/v2/private/manifests/1: 401: authentication required
+help: log in with `rbuild login SERVER` or `docker login`; a repository that does not exist also answers so
+");
 }
 
 #[test]
-fn an_output_that_cannot_be_written() {
+fn a_registry_that_is_out_of_order() {
+    let server = TestRegistry::start();
+    server.fault(Fault::once("GET", "/manifests/", Effect::status(503)).times(100));
+    server_says(&server, "x:1", REGISTRY, "\
+error: could not get the image `SERVER/x:1`
+ --> Dockerfile:1:6
+  |
+1 | FROM SERVER/x:1
+  |      ^^^^^^^^^^
+  |
+caused by: GET http://SERVER/v2/x/manifests/1: 503: scripted 503 (tried 6 times)
+");
+}
+
+#[test]
+fn a_registry_that_has_had_enough() {
+    let server = TestRegistry::start();
+    server.fault(Fault::once("GET", "/manifests/", Effect::too_many_requests("3600")).times(100));
+    server_says(&server, "x:1", REGISTRY, "\
+error: could not get the image `SERVER/x:1`
+ --> Dockerfile:1:6
+  |
+1 | FROM SERVER/x:1
+  |      ^^^^^^^^^^
+  |
+caused by: GET http://SERVER/v2/x/manifests/1: 429: slow down
+help: log in: the limit of accounts is higher than that of strangers; or use a mirror (registries.conf)
+");
+}
+
+#[test]
+fn a_manifest_that_is_none() {
+    let server = TestRegistry::start();
+    server.put_manifest("odd", "1", &MediaType::ImageManifest, b"<html>hello</html>");
+    server_says(&server, "odd:1", REGISTRY, "\
+error: could not get the image `SERVER/odd:1`
+ --> Dockerfile:1:6
+  |
+1 | FROM SERVER/odd:1
+  |      ^^^^^^^^^^^^
+  |
+caused by: could not accept SERVER/odd@sha256:7e537e903df5bfa9c9de2dc590d2646f8b4aa71dd14877bd3e2eceda829a4618
+caused by: could not read the manifest
+caused by: expected value at line 1 column 1
+");
+}
+
+#[test]
+fn an_image_for_other_machines_only() {
+    let server = TestRegistry::start();
+    let image = |platform| tiny_image().layer(&[TarEntry::file("x", "x")]).platform(platform);
+    server.put_index("other", "1", &[image("linux/s390x"), image("windows/amd64")]);
+    server_says(&server, "other:1", REGISTRY, "\
+error: could not get the image `SERVER/other:1`
+ --> Dockerfile:1:6
+  |
+1 | FROM SERVER/other:1
+  |      ^^^^^^^^^^^^^^
+  |
+caused by: no image for platform linux/amd64; the index offers linux/s390x, windows/amd64
+");
+}
+
+#[test]
+fn a_config_that_contradicts_the_manifest() {
+    let server = TestRegistry::start();
+    let mut image = tiny_image().layer(&[TarEntry::file("x", "x")]);
+    image.config.rootfs.diff_ids.clear();
+    server.put_image("odd", "1", &image);
+    server_says(&server, "odd:1", REGISTRY, "\
+error: could not get the image `SERVER/odd:1`
+ --> Dockerfile:1:6
+  |
+1 | FROM SERVER/odd:1
+  |      ^^^^^^^^^^^^
+  |
+caused by: could not use the image config: it lists 0 diff IDs, the manifest 1 layers
+");
+}
+
+#[test]
+fn registries_conf_blocks_and_may_be_wrong() {
     let test = Test::new("FROM busybox\n");
-    let destination = test.beside("no/such/folder/image.tar");
-    test.run(&["-o", &format!("type=oci,dest={}", text(&destination))]).fails(BUILD, &["no/such/folder"]);
+    let file = test.beside("registries.conf");
+    fs::write(&file, "[[registry]]\nprefix = \"docker.io\"\nblocked = true\n").unwrap();
+    let (code, said) = test.complaint(&[]);
+    let blocked = "caused by: could not use `docker.io/library/busybox:latest`: registries.conf blocks `docker.io`\n";
+    assert!(code == REGISTRY && said.ends_with(blocked), "{code}\n{said}");
+    fs::write(&file, "[[registry]\nprefix = 7\n").unwrap();
+    let (code, said) = test.complaint(&[]);
+    let wrong = "error: could not prepare the registry client\ncaused by: could not use `TEST/registries.conf`: ";
+    assert!(code == USAGE && said.starts_with(wrong), "{code}\n{said}");
 }
 
 #[test]
-fn a_failed_build_writes_no_output() {
+fn a_failed_build_writes_no_output_and_no_tag() {
     let test = Test::new("FROM busybox\nRUN exit 1\n");
-    let archive = test.beside("image.tar");
-    test.run(&["-o", &format!("type=oci,dest={}", text(&archive))]).fails(BUILD, &[]);
-    assert!(!archive.exists());
+    let (archive, iid) = (test.beside("image.tar"), test.beside("iid"));
+    let output = format!("type=oci,dest={}", text(&archive));
+    test.run(&["-o", &output, "-t", "failed", "--iidfile", text(&iid)]).fails(BUILD, &[]);
+    assert!(!archive.exists() && !iid.exists() && test.stored("tags").is_empty());
 }

@@ -109,7 +109,7 @@ fn a_tar_goes_to_standard_output() {
         (entry.path().unwrap().to_str().unwrap().trim_matches('/').to_owned(), entry.header().uid().unwrap())
     });
     let entries: Vec<_> = entries.filter(|(path, _)| !path.is_empty() && path != ".").collect();
-    assert_eq!(entries, [("dir".to_owned(), 0), ("dir/f".to_owned(), 5)]);
+    assert_eq!(entries, [("dir".to_owned(), 5), ("dir/f".to_owned(), 5)], "folders made on the way belong to --chown's");
 }
 
 #[test]

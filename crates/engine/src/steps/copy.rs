@@ -120,6 +120,11 @@ impl Builder<'_> {
             )
             .into());
         }
+        if let Some(word) = copy.checksum.as_ref().filter(|_| is_http_source(&copy.sources[0].text)) {
+            // Before the download, not after it.
+            let parsed: std::result::Result<rbuild_image::Digest, _> = word.text.parse();
+            parsed.explain(FailureKind::Build, || format!("`{}` is no checksum", word.text)).at(word.span)?;
+        }
         let mut pieces = Vec::new();
         for source in &copy.sources {
             let checksum = copy.checksum.as_ref().map(|word| word.text.as_str());

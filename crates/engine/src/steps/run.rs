@@ -35,6 +35,8 @@ const CERTIFICATE_VARIABLES: [&str; 8] = [
 ];
 /// Lines of a failed command's output that the error repeats.
 const TAIL: usize = 12;
+/// They are looked for in so much of its end.
+const TAIL_BYTES: usize = 64 << 10;
 
 impl Builder<'_> {
     /// `RUN`, its flags expanded.
@@ -86,8 +88,8 @@ impl Builder<'_> {
             spec.mounts = mounts.into_sandbox();
             spec.mounts.extend(self.standard_mounts());
             spec.env = self.environment(environment, &account.home);
-            let report = self.in_sandbox(&spec, workspace)?;
-            self.outcome(report, &argv, workspace.number)
+            let (report, tail) = self.in_sandbox(&spec, workspace)?;
+            self.outcome(report, &argv, workspace.number, &tail)
         })
     }
 
@@ -217,11 +219,13 @@ impl Builder<'_> {
         files.into_iter().map(file).collect()
     }
 
-    fn in_sandbox(&self, spec: &SandboxSpec<'_>, workspace: &Workspace) -> Result<ExitReport> {
+    /// How the command ended, and the end of its output.
+    fn in_sandbox(&self, spec: &SandboxSpec<'_>, workspace: &Workspace) -> Result<(ExitReport, Vec<u8>)> {
         let log = self.log_file(workspace.number)?;
-        let mut output = Output { events: self.events, step: workspace.number, log };
-        rbuild_executor::run(spec, &mut output, self.cancel)
-            .explain(FailureKind::Environment, || "could not run the command in a sandbox".to_owned())
+        let mut output = Output { events: self.events, step: workspace.number, log, tail: Vec::new() };
+        let report = rbuild_executor::run(spec, &mut output, self.cancel)
+            .explain(FailureKind::Environment, || "could not run the command in a sandbox".to_owned())?;
+        Ok((report, output.tail))
     }
 
     fn log_file(&self, number: StepNumber) -> Result<File> {
@@ -236,7 +240,7 @@ impl Builder<'_> {
             .explain(FailureKind::Environment, || "could not write the step's log".to_owned())
     }
 
-    fn outcome(&self, report: ExitReport, argv: &[String], number: StepNumber) -> Result<()> {
+    fn outcome(&self, report: ExitReport, argv: &[String], number: StepNumber, tail: &[u8]) -> Result<()> {
         let how = match report {
             ExitReport::Exited(0) => return Ok(()),
             ExitReport::Cancelled => return Err(BuildError::Cancelled),
@@ -246,41 +250,56 @@ impl Builder<'_> {
         };
         let message = format!("process \"{}\" did not complete successfully: {how}", argv.join(" "));
         let mut failure = Failure::new(FailureKind::Build, message);
-        let log = self.log_path(number)?;
-        failure.output_tail = last_lines(&log);
-        failure.log = Some(log);
+        failure.output_tail = last_lines(tail);
+        failure.log = Some(self.log_path(number)?);
+        failure.help = remedy(report, argv, &failure.output_tail).map(str::to_owned);
         Err(failure.into())
     }
 }
 
-/// Passes a command's output on, and keeps all of it in a file.
+/// What the exit codes mean that a shell, and we, give to a command that could not be run.
+fn remedy(report: ExitReport, argv: &[String], tail: &[String]) -> Option<&'static str> {
+    let shell_is_missing = || {
+        let missing = argv.first().map(|shell| format!("exec: {shell:?}: stat"));
+        argv.len() == 3 && missing.is_some_and(|words| tail.iter().any(|line| line.starts_with(&words)))
+    };
+    match report {
+        ExitReport::Exited(127) if shell_is_missing() => {
+            Some("the image has no shell: name the program itself, `RUN [\"program\", \"argument\"]`, or take another base")
+        }
+        ExitReport::Exited(127) => {
+            Some("a command is not in the image: install it in a step before, or take another base")
+        }
+        ExitReport::Exited(126) => {
+            Some("a file could not be executed: has it the mode for it (`COPY --chmod=755`), and is it for this platform?")
+        }
+        _ => None,
+    }
+}
+
+/// Passes a command's output on, keeps all of it in a file, and its end in memory: on a full disk the file has a hole there.
 struct Output<'a> {
     events: &'a dyn EventSink,
     step: StepNumber,
     log: File,
+    tail: Vec<u8>,
 }
 
 impl rbuild_executor::OutputSink for Output<'_> {
     fn output(&mut self, stream: Stream, bytes: &[u8]) {
         // A log that cannot be written must not stop the command; the output is shown all the same.
         let _ = self.log.write_all(bytes);
+        self.tail.extend_from_slice(&bytes[bytes.len().saturating_sub(TAIL_BYTES)..]);
+        if self.tail.len() > 2 * TAIL_BYTES {
+            self.tail.drain(..self.tail.len() - TAIL_BYTES);
+        }
         self.events.event(Event::Output { step: self.step, stream, bytes });
     }
 }
 
-/// The last lines of a log, control characters taken out.
-fn last_lines(log: &std::path::Path) -> Vec<String> {
-    use std::io::{Read, Seek, SeekFrom};
-    let read = || -> std::io::Result<Vec<u8>> {
-        let mut file = File::open(log)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(64 << 10)))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    // The error is about the command; a log that cannot be read again only makes it shorter.
-    let text = String::from_utf8_lossy(&read().unwrap_or_default()).into_owned();
+/// The last lines of an output, control characters taken out.
+fn last_lines(tail: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(tail);
     let clean = |line: &str| line.chars().filter(|c| !c.is_control() || *c == '\t').collect::<String>();
     let lines: Vec<String> = text.lines().map(clean).filter(|line| !line.is_empty()).collect();
     lines[lines.len().saturating_sub(TAIL)..].to_vec()

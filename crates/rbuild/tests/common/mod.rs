@@ -11,20 +11,26 @@
 mod image;
 mod protected;
 mod registry;
+mod running;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 
 use tempfile::TempDir;
 
 pub(crate) use image::{Image, Kind};
 pub(crate) use protected::Protected;
 pub(crate) use registry::registry;
+pub(crate) use running::{Running, alive};
 
 /// The longest that one run of rbuild may take, in seconds; then it is killed and the test fails.
 const PATIENCE: &str = "120";
+
+/// The program under test.
+pub(crate) const RBUILD: &str = env!("CARGO_BIN_EXE_rbuild");
 
 /// The surroundings of one test: a build context, a store, a home folder. All of it is gone when the test ends.
 pub(crate) struct Test {
@@ -83,6 +89,16 @@ impl Test {
         self.path.join("context")
     }
 
+    /// The store.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.path.join("store")
+    }
+
+    /// The names in a folder of the store, sorted; none where there is no such folder.
+    pub(crate) fn stored(&self, folder: &str) -> Vec<String> {
+        names(&self.store().join(folder))
+    }
+
     /// A path beside the context, for outputs.
     pub(crate) fn beside(&self, name: &str) -> PathBuf {
         self.path.join(name)
@@ -92,9 +108,15 @@ impl Test {
     /// is empty.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new("timeout");
-        command.args(["--kill-after=5", PATIENCE, env!("CARGO_BIN_EXE_rbuild")]);
-        command.arg("--root").arg(self.path.join("store"));
+        command.args(["--kill-after=5", PATIENCE, RBUILD]);
+        self.set_up(command)
+    }
+
+    /// Gives a command that ends in rbuild's path its surroundings.
+    fn set_up(&self, mut command: Command) -> Command {
         command
+            .arg("--root")
+            .arg(self.store())
             .current_dir(&self.path)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
@@ -104,9 +126,33 @@ impl Test {
         command
     }
 
+    /// Starts `rbuild ARGUMENTS CONTEXT` with plain progress and does not wait for its end. No other process stands between:
+    /// a signal reaches rbuild itself.
+    pub(crate) fn start(&self, arguments: &[&str]) -> Running {
+        let mut command = self.set_up(Command::new(RBUILD));
+        Running::of(command.args(["--progress", "plain"]).args(arguments).arg(self.context()))
+    }
+
     /// Runs `rbuild ARGUMENTS CONTEXT` with plain progress.
     pub(crate) fn run(&self, arguments: &[&str]) -> Run {
         Run::of(self.command().args(["--progress", "plain"]).args(arguments).arg(self.context()))
+    }
+
+    /// Runs a build that fails, and returns its exit code and all that it says when nothing but errors is shown. What differs
+    /// from run to run has a name instead: `TEST` is the folder of the test, `REGISTRY` the registry's address, `LOG` a log's name.
+    pub(crate) fn complaint(&self, arguments: &[&str]) -> (i32, String) {
+        let run = Run::of(self.command().args(["--progress", "quiet"]).args(arguments).arg(self.context()));
+        (run.code, self.steady(&run.stderr))
+    }
+
+    /// A message without what differs from run to run.
+    pub(crate) fn steady(&self, message: &str) -> String {
+        let message = message.replace(text(&self.path), "TEST").replace(&registry().address, "REGISTRY");
+        let lines = message.lines().map(|line| match line.split_once("/logs/") {
+            Some((before, _)) => format!("{before}/LOG\n"),
+            None => format!("{line}\n"),
+        });
+        lines.collect()
     }
 
     /// Builds, which must succeed, and reads the image out of an OCI archive.
@@ -141,9 +187,12 @@ impl Run {
     /// Runs a command to its end.
     pub(crate) fn of(command: &mut Command) -> Run {
         let Output { status, stdout, stderr } = command.output().unwrap();
-        let code = std::os::unix::process::ExitStatusExt::signal(&status)
-            .map_or_else(|| status.code().unwrap(), |s| 128 + s);
-        Run { code, stdout, stderr: String::from_utf8_lossy(&stderr).into_owned() }
+        Run::ended(status, stdout, String::from_utf8_lossy(&stderr).into_owned())
+    }
+
+    fn ended(status: ExitStatus, stdout: Vec<u8>, stderr: String) -> Run {
+        let code = status.signal().map_or_else(|| status.code().unwrap(), |signal| 128 + signal);
+        Run { code, stdout, stderr }
     }
 
     /// Asserts exit code 0.
@@ -203,4 +252,13 @@ pub(crate) fn is_root() -> bool {
 /// A path as text.
 pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
+}
+
+/// The names in a folder, sorted; none where there is no such folder.
+pub(crate) fn names(folder: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
 }
