@@ -40,9 +40,9 @@ pub(crate) fn run(dockerfile: &Dockerfile, request: &BuildRequest, images: &Imag
         Some(BaseImage {
             env: image.config.config.env.clone(),
             has_shell: !image.config.config.shell.is_empty(),
+            platform: Some(image.config.platform().normalised().to_string()),
             user: image.config.config.user.clone(),
             on_build: image.config.config.on_build.clone(),
-            platform: Some(image.config.platform().normalised().to_string()),
         })
     };
     let input = CheckInput {

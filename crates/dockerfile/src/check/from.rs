@@ -20,7 +20,7 @@ pub(super) fn check(dockerfile: &Dockerfile, input: &CheckInput<'_>, report: &mu
             undefined_args(stage, word, &given, &declared, dockerfile, report);
         }
         if let Some(platform) = &stage.from.platform {
-            platform_flag(stage, platform, report);
+            platform_flag(stage, platform, &given, dockerfile, report);
         }
         let base = expand(&stage.from.base.text, &defaults, dockerfile.escape, Mode::Word);
         let valid = base.is_ok_and(|base| is_reference(&base.value));
@@ -61,9 +61,21 @@ fn undefined_args(
     }
 }
 
-fn platform_flag(stage: &Stage, platform: &Word, report: &mut Report<'_>) {
+fn platform_flag(
+    stage: &Stage,
+    platform: &Word,
+    globals: &dyn Lookup,
+    dockerfile: &Dockerfile,
+    report: &mut Report<'_>,
+) {
     let text = platform.text.as_str();
-    if ["$TARGETPLATFORM", "${TARGETPLATFORM}"].contains(&text) {
+    let target = "TARGETPLATFORM";
+    let is_target = expand(text, globals, dockerfile.escape, Mode::Word).is_ok_and(|found| {
+        found.undefined.is_empty()
+            && found.defined.iter().eq([target])
+            && globals.get(target) == Some(found.value.as_str())
+    });
+    if is_target {
         let message = format!(
             "Setting platform to predefined {text} in FROM is redundant as this is the default behavior"
         );

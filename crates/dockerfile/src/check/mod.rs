@@ -83,7 +83,7 @@ pub fn check_settings(
         return CheckSettings::parse(text).map_err(|reason| Diagnostic::error(reason, Span::default()));
     }
     match dockerfile.directives.check() {
-        Some(directive) => CheckSettings::parse(&directive.value.text)
+        Some(directive) => CheckSettings::parse(first_word(&directive.value.text))
             .map_err(|reason| Diagnostic::error(reason, directive.value.span)),
         None => Ok(CheckSettings::default()),
     }
@@ -134,10 +134,15 @@ impl Report<'_> {
     }
 }
 
+/// In the Dockerfile settings end at the first blank, as in the reference: a note may follow.
+fn first_word(text: &str) -> &str {
+    text.split(' ').next().unwrap_or(text)
+}
+
 /// Whether a comment right above the instruction says `check=skip=RULE`.
 fn skipped_by_comment(instruction: &Instruction, rule: &str) -> bool {
     let settings = instruction.comments.iter().filter_map(|comment| {
-        comment.text.strip_prefix("check=").and_then(|text| CheckSettings::parse(text.trim()).ok())
+        comment.text.strip_prefix("check=").and_then(|text| CheckSettings::parse(first_word(text.trim())).ok())
     });
     settings.into_iter().any(|settings| settings.skips(rule))
 }

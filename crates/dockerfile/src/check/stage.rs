@@ -10,7 +10,7 @@ use crate::expand::{Lookup, Mode, expand};
 use crate::{
     Command, CommandLine, Copy, CopyKind, Dockerfile, Escape, Instruction, Source, Span, Stage, StageGraph,
 };
-use crate::{Keyword, StageNode, Word};
+use crate::{Keyword, StageId, StageNode, Word, parse_onbuild};
 
 pub(super) fn check(
     dockerfile: &Dockerfile,
@@ -25,8 +25,15 @@ pub(super) fn check(
             wanted.as_ref().is_none_or(|plan| plan.stages.iter().any(|planned| planned.id == node.id));
         let state = match is_wanted && !node.replaced {
             true => {
-                let state = State::at_base(node, &states, stage, input, report);
-                Walk { state, stage, graph, input, escape: dockerfile.escape, report }.run()
+                let (state, mut triggers) = State::at_base(node, &states, stage, input, report);
+                if let Source::Stage(parent) = &node.base {
+                    triggers = triggers_of(dockerfile, *parent);
+                }
+                copied_images(stage, node, input, report);
+                let parse = |text: &String| parse_onbuild(text, dockerfile.escape).ok();
+                let triggers: Vec<_> = triggers.iter().filter_map(parse).collect();
+                let walk = Walk { state, stage, graph, input, escape: dockerfile.escape, trigger: false, report };
+                walk.run(&triggers)
             }
             false => State::default(),
         };
@@ -53,29 +60,59 @@ impl State {
         stage: &Stage,
         input: &CheckInput<'_>,
         report: &mut Report<'_>,
-    ) -> State {
+    ) -> (State, Vec<String>) {
         // The builder gives a PATH to every image that lacks one.
         let path = BTreeMap::from([("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin".to_owned())]);
         match &node.base {
-            Source::Stage(id) => states.get(id.0).cloned().unwrap_or_default(),
-            Source::Scratch => State { env: path, env_known: true, ..State::default() },
-            Source::Context(_) => State { env: path, ..State::default() },
+            Source::Stage(id) => (states.get(id.0).cloned().unwrap_or_default(), Vec::new()),
+            Source::Scratch => (State { env: path, env_known: true, ..State::default() }, Vec::new()),
+            Source::Context(_) => (State { env: path, ..State::default() }, Vec::new()),
             Source::Image { name, platform } => {
                 let Some(image) = (input.base_images)(name, platform.as_deref()) else {
-                    return State { env: path, ..State::default() };
+                    return (State { env: path, ..State::default() }, Vec::new());
                 };
-                base_platform(stage, name, image.platform.as_deref(), platform.as_deref(), input, report);
+                let place = (&stage.instruction, stage.from.base.span);
+                base_platform(place, name, image.platform.as_deref(), platform.as_deref(), input, report);
                 let mut env = path;
                 let pairs = image.env.iter().filter_map(|line| line.split_once('='));
                 env.extend(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
-                State { env, env_known: true, has_shell: image.has_shell, ..State::default() }
+                let state = State { env, env_known: true, has_shell: image.has_shell, ..State::default() };
+                (state, image.on_build)
             }
         }
     }
 }
 
-fn base_platform(
+/// The ONBUILD triggers of a stage of this Dockerfile.
+fn triggers_of(dockerfile: &Dockerfile, parent: StageId) -> Vec<String> {
+    let instructions = dockerfile.stages.get(parent.0).map(|stage| stage.instructions.as_slice());
+    let texts = instructions.unwrap_or_default().iter().filter_map(|instruction| match &instruction.command {
+        Command::Onbuild(onbuild) => Some(onbuild.text.clone()),
+        _ => None,
+    });
+    texts.collect()
+}
+
+/// The images that COPY and mounts read are pulled for the target too.
+fn copied_images(
     stage: &Stage,
+    node: &StageNode,
+    input: &CheckInput<'_>,
+    report: &mut Report<'_>,
+) {
+    for dependency in &node.dependencies {
+        let Source::Image { name, platform } = &dependency.source else { continue };
+        let own = stage.instructions.get(dependency.instruction).filter(|_| !dependency.onbuild);
+        let instruction = own.unwrap_or(&stage.instruction);
+        let Some(image) = (input.base_images)(name, platform.as_deref()) else { continue };
+        let place = (instruction, dependency.span);
+        base_platform(place, name, image.platform.as_deref(), platform.as_deref(), input, report);
+    }
+}
+
+/// The variants may differ, as in the reference.
+fn base_platform(
+    (instruction, place): (&Instruction, Span),
     name: &str,
     found: Option<&str>,
     asked: Option<&str>,
@@ -86,13 +123,11 @@ fn base_platform(
     let (Some(found), Some(wanted)) = (found, asked.or(target)) else { return };
     // An os or an architecture alone asks for that alone.
     let is_part = !wanted.contains('/') && found.split('/').any(|part| part == wanted);
-    let same = |count: usize| found.split('/').take(count).eq(wanted.split('/').take(count));
-    let variants = found.split('/').nth(2).zip(wanted.split('/').nth(2)).is_none_or(|(a, b)| a == b);
-    if !(is_part || same(2) && variants) {
+    if !(is_part || found.split('/').take(2).eq(wanted.split('/').take(2))) {
         let message = format!(
             "Base image {name} was pulled with platform \"{found}\", expected \"{wanted}\" for current build"
         );
-        report.add(Rule::InvalidBaseImagePlatform, &stage.instruction, stage.from.base.span, message);
+        report.add(Rule::InvalidBaseImagePlatform, instruction, place, message);
     }
 }
 
@@ -102,27 +137,39 @@ struct Walk<'a, 'r, 's> {
     graph: &'a StageGraph,
     input: &'a CheckInput<'a>,
     escape: Escape,
+    /// Triggers of the base are being looked at; what is found is found at FROM.
+    trigger: bool,
     report: &'r mut Report<'s>,
 }
 
 impl Walk<'_, '_, '_> {
-    fn run(mut self) -> State {
+    fn run(mut self, triggers: &[Instruction]) -> State {
         let stage = self.stage;
-        let mut last: BTreeMap<Keyword, &Instruction> = BTreeMap::new();
-        for instruction in &stage.instructions {
+        let mut last: BTreeMap<Keyword, (bool, &Instruction)> = BTreeMap::new();
+        let own = stage.instructions.iter().map(|instruction| (false, instruction));
+        for (trigger, instruction) in triggers.iter().map(|trigger| (true, trigger)).chain(own) {
+            self.trigger = trigger;
             self.instruction(instruction);
             let once =
                 [Keyword::Cmd, Keyword::Entrypoint, Keyword::Healthcheck].contains(&instruction.keyword);
-            if let Some(earlier) = once.then(|| last.insert(instruction.keyword, instruction)).flatten() {
+            let earlier = once.then(|| last.insert(instruction.keyword, (trigger, instruction))).flatten();
+            if let Some((trigger, earlier)) = earlier {
                 let message = format!(
                     "Multiple {} instructions should not be used in the same stage because only the last one will be used",
                     instruction.keyword
                 );
-                let place = earlier.keyword_text.span;
-                self.report.add(Rule::MultipleInstructionsDisallowed, earlier, place, message);
+                self.trigger = trigger;
+                self.add(Rule::MultipleInstructionsDisallowed, earlier, earlier.keyword_text.span, message);
             }
         }
         self.state
+    }
+
+    fn add(&mut self, rule: Rule, instruction: &Instruction, place: Span, message: String) {
+        match self.trigger {
+            true => self.report.add(rule, &self.stage.instruction, self.stage.from.base.span, message),
+            false => self.report.add(rule, instruction, place, message),
+        }
     }
 
     fn instruction(&mut self, instruction: &Instruction) {
@@ -130,7 +177,12 @@ impl Walk<'_, '_, '_> {
             return self.arg(instruction);
         }
         for word in expanded_words(instruction) {
-            self.undefined(instruction, word);
+            self.undefined(instruction, word, Mode::Word);
+        }
+        if let Command::Add(copy) | Command::Copy(copy) = &instruction.command {
+            for heredoc in copy.heredocs.iter().filter(|heredoc| heredoc.expand) {
+                self.undefined(instruction, &Word::new(&*heredoc.content, heredoc.word), Mode::Heredoc);
+            }
         }
         let expanded = instruction.expanded(&self.state.env, self.escape);
         let Ok(expanded) = expanded else { return };
@@ -166,7 +218,7 @@ impl Walk<'_, '_, '_> {
             let value = match (&arg.default, given) {
                 (_, Some(given)) => Some(given),
                 (Some(default), None) => {
-                    self.undefined(instruction, default);
+                    self.undefined(instruction, default, Mode::Word);
                     expand(&default.text, &self.state.env, self.escape, Mode::Word)
                         .ok()
                         .map(|found| found.value)
@@ -178,11 +230,11 @@ impl Walk<'_, '_, '_> {
         }
     }
 
-    fn undefined(&mut self, instruction: &Instruction, word: &Word) {
+    fn undefined(&mut self, instruction: &Instruction, word: &Word, mode: Mode) {
         if !self.state.env_known {
             return;
         }
-        let Ok(expansion) = expand(&word.text, &self.state.env, self.escape, Mode::Word) else { return };
+        let Ok(expansion) = expand(&word.text, &self.state.env, self.escape, mode) else { return };
         let mut told = BTreeSet::new();
         for missing in expansion.undefined {
             let name = missing.name;
@@ -195,7 +247,7 @@ impl Walk<'_, '_, '_> {
                 .chain(self.state.declared.iter().map(String::as_str));
             let hint = crate::suggestion(&name, known).map(|near| format!(" (did you mean ${near}?)"));
             let message = format!("Usage of undefined variable '${name}'{}", hint.unwrap_or_default());
-            self.report.add(Rule::UndefinedVar, instruction, word.span, message);
+            self.add(Rule::UndefinedVar, instruction, word.span, message);
         }
     }
 
@@ -205,7 +257,7 @@ impl Walk<'_, '_, '_> {
         }
         let keyword = instruction.keyword;
         let message = format!("Do not use ARG or ENV instructions for sensitive data ({keyword} \"{name}\")");
-        self.report.add(Rule::SecretsUsedInArgOrEnv, instruction, place, message);
+        self.add(Rule::SecretsUsedInArgOrEnv, instruction, place, message);
     }
 
     fn shell_form(&mut self, instruction: &Instruction, line: &CommandLine) {
@@ -216,7 +268,7 @@ impl Walk<'_, '_, '_> {
             "JSON arguments recommended for {} to prevent unintended behavior related to OS signals",
             instruction.keyword
         );
-        self.report.add(Rule::JSONArgsRecommended, instruction, instruction.keyword_text.span, message);
+        self.add(Rule::JSONArgsRecommended, instruction, instruction.keyword_text.span, message);
     }
 
     fn workdir(&mut self, instruction: &Instruction, path: &Word) {
@@ -225,7 +277,7 @@ impl Walk<'_, '_, '_> {
                 "Relative workdir \"{}\" can have unexpected results if the base image changes",
                 path.text
             );
-            self.report.add(Rule::WorkdirRelativePath, instruction, path.span, message);
+            self.add(Rule::WorkdirRelativePath, instruction, path.span, message);
         }
         self.state.workdir_set = true;
     }
@@ -235,14 +287,14 @@ impl Walk<'_, '_, '_> {
         if protocol != protocol.to_lowercase() {
             let message =
                 format!("Defined protocol '{}' in EXPOSE instruction should be lowercase", port.text);
-            self.report.add(Rule::ExposeProtoCasing, instruction, port.span, message);
+            self.add(Rule::ExposeProtoCasing, instruction, port.span, message);
         }
         if address.contains(':') {
             let message = format!(
                 "EXPOSE instruction should not define an IP address or host-port mapping, found '{}'",
                 port.text
             );
-            self.report.add(Rule::ExposeInvalidFormat, instruction, port.span, message);
+            self.add(Rule::ExposeInvalidFormat, instruction, port.span, message);
         }
     }
 
@@ -250,14 +302,30 @@ impl Walk<'_, '_, '_> {
         let Some(ignored) = self.input.ignored.filter(|_| copy.from.is_none()) else { return };
         let verb = if copy.kind == CopyKind::Add { "Add" } else { "Copy" };
         for source in copy.sources.iter().filter(|source| !is_remote(&source.text)) {
-            if ignored(&source.text) {
-                let message = format!(
-                    "Attempting to {verb} file \"{}\" that is excluded by .dockerignore",
-                    source.text
-                );
-                self.report.add(Rule::CopyIgnoredFile, instruction, source.span, message);
+            let path = clean(&source.text);
+            if ignored(&path) {
+                let message = format!("Attempting to {verb} file \"{path}\" that is excluded by .dockerignore");
+                self.add(Rule::CopyIgnoredFile, instruction, source.span, message);
             }
         }
+    }
+}
+
+/// A path without `.`, `..` and double slashes; an absolute one stays one.
+fn clean(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    let absolute = path.starts_with('/');
+    for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
+        match (part, parts.last()) {
+            ("..", Some(last)) if *last != ".." => drop(parts.pop()),
+            ("..", None) if absolute => {}
+            _ => parts.push(part),
+        }
+    }
+    match (absolute, parts.is_empty()) {
+        (true, _) => format!("/{}", parts.join("/")),
+        (false, true) => ".".to_owned(),
+        (false, false) => parts.join("/"),
     }
 }
 
@@ -265,7 +333,8 @@ fn is_remote(source: &str) -> bool {
     ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|prefix| source.starts_with(prefix))
 }
 
-/// The words of an instruction that are expanded, heredocs aside.
+/// The words of an instruction in which variables are looked for, heredocs aside; those of EXPOSE are not, as in the
+/// reference.
 fn expanded_words(instruction: &Instruction) -> Vec<&Word> {
     match &instruction.command {
         Command::Add(copy) | Command::Copy(copy) => {
@@ -275,7 +344,7 @@ fn expanded_words(instruction: &Instruction) -> Vec<&Word> {
         Command::Env(env) | Command::Label(env) => {
             env.pairs.iter().flat_map(|pair| [&pair.key, &pair.value]).collect()
         }
-        Command::Expose(expose) => expose.ports.iter().collect(),
+        Command::Run(run) => run.mounts.iter().map(|mount| &mount.text).collect(),
         Command::Volume(words) => words.iter().collect(),
         Command::StopSignal(word) | Command::User(word) | Command::Workdir(word) => vec![word],
         _ => Vec::new(),

@@ -3,7 +3,7 @@
 mod pattern;
 mod reader;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::lex::Escape;
 use reader::Reader;
@@ -95,7 +95,7 @@ pub enum Mode {
     Display,
 }
 
-/// A name that had no value where one was wanted.
+/// A name that had no value.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Undefined {
     /// The name.
@@ -111,8 +111,10 @@ pub struct Expansion {
     pub value: String,
     /// The value split at blanks that were not quoted.
     pub words: Vec<String>,
-    /// Names without a value that became nothing; forms that say what to do then (`${v:-w}`) are not among them.
+    /// Names that were looked up and have no value, also in forms that say what to do then (`${v:-w}`).
     pub undefined: Vec<Undefined>,
+    /// Names that were looked up and have one.
+    pub defined: BTreeSet<String>,
 }
 
 /// Why a text could not be expanded.

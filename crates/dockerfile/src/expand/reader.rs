@@ -1,5 +1,7 @@
 //! Reads a text once, from left to right, and writes its value.
 
+use std::collections::BTreeSet;
+
 use super::pattern;
 use super::{ExpandError, Expansion, Lookup, Mode, Undefined};
 use crate::lex::Escape;
@@ -15,6 +17,7 @@ pub(super) struct Reader<'a> {
     mode: Mode,
     depth: usize,
     undefined: Vec<Undefined>,
+    defined: BTreeSet<String>,
 }
 
 /// Text being written, with its words.
@@ -61,13 +64,18 @@ impl<'a> Reader<'a> {
     pub(super) fn new(text: &'a str, env: &'a dyn Lookup, escape: Escape, mode: Mode) -> Reader<'a> {
         // In heredocs the escape character is a backslash, whatever the directive says.
         let escape = if mode == Mode::Heredoc { '\\' } else { escape.as_char() };
-        Reader { text, at: 0, env, escape, mode, depth: 0, undefined: Vec::new() }
+        Reader { text, at: 0, env, escape, mode, depth: 0, undefined: Vec::new(), defined: BTreeSet::new() }
     }
 
     pub(super) fn read_all(mut self) -> Result<Expansion, ExpandError> {
         let mut output = self.read_until(None, false)?;
         output.end_word();
-        Ok(Expansion { value: output.value, words: output.words, undefined: self.undefined })
+        Ok(Expansion {
+            value: output.value,
+            words: output.words,
+            undefined: self.undefined,
+            defined: self.defined,
+        })
     }
 
     fn peek(&self) -> Option<char> {
@@ -206,16 +214,24 @@ impl<'a> Reader<'a> {
 
     /// The value of a variable without modifier.
     fn plain(&mut self, name: &str, start: usize) -> String {
-        match self.env.get(name) {
+        match self.look_up(name, start) {
             Some(value) => value.to_owned(),
             None if self.mode == Mode::Display => {
                 self.text.get(start..self.at).unwrap_or_default().to_owned()
             }
-            None => {
-                self.undefined.push(Undefined { name: name.to_owned(), offset: start });
-                String::new()
-            }
+            None => String::new(),
         }
+    }
+
+    /// The value of a variable; that it was asked for is noted.
+    fn look_up(&mut self, name: &str, start: usize) -> Option<&'a str> {
+        let env = self.env;
+        let found = env.get(name);
+        match found {
+            Some(_) => drop(self.defined.insert(name.to_owned())),
+            None => self.undefined.push(Undefined { name: name.to_owned(), offset: start }),
+        }
+        found
     }
 
     /// A name: letters, digits and `_`; or digits alone; or one of the shell's special parameters.
@@ -256,7 +272,7 @@ impl<'a> Reader<'a> {
 
     fn modified(&mut self, name: &str, colon: bool, form: char, start: usize) -> Result<String, ExpandError> {
         let word = self.operand('}', matches!(form, '#' | '%'), start)?;
-        let found = self.env.get(name);
+        let found = self.look_up(name, start);
         let missing = found.is_none() || (colon && found == Some(""));
         let value = found.unwrap_or_default();
         if found.is_none() && self.mode == Mode::Display {
@@ -277,9 +293,6 @@ impl<'a> Reader<'a> {
                     Some(word) => (word, true),
                     None => (word.as_str(), false),
                 };
-                if found.is_none() {
-                    self.undefined.push(Undefined { name: name.to_owned(), offset: start });
-                }
                 let trim = if form == '#' { pattern::trim_prefix } else { pattern::trim_suffix };
                 trim(value, word, greedy).or_else(|message| self.error(message, start))?
             }
@@ -291,16 +304,13 @@ impl<'a> Reader<'a> {
         let all = self.eat('/');
         let wanted = self.operand('/', true, start)?;
         let replacement = self.operand('}', true, start)?;
-        match self.env.get(name) {
+        match self.look_up(name, start) {
             Some(value) => pattern::replace(value, &wanted, &replacement, all)
                 .or_else(|message| self.error(message, start)),
             None if self.mode == Mode::Display => {
                 Ok(self.text.get(start..self.at).unwrap_or_default().to_owned())
             }
-            None => {
-                self.undefined.push(Undefined { name: name.to_owned(), offset: start });
-                Ok(String::new())
-            }
+            None => Ok(String::new()),
         }
     }
 

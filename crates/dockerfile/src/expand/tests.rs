@@ -106,7 +106,7 @@ fn texts_for_people_keep_what_is_not_set() {
 fn names_without_value_are_told() {
     let expansion = expand("a $NOPE ${NADA} ${WITH:-x}", &env(), Escape::Backslash, Mode::Word).unwrap();
     let names: Vec<_> = expansion.undefined.iter().map(|u| (u.name.as_str(), u.offset)).collect();
-    assert_eq!(names, [("NOPE", 2), ("NADA", 8)]);
+    assert_eq!(names, [("NOPE", 2), ("NADA", 8), ("WITH", 16)]);
 }
 
 #[test]

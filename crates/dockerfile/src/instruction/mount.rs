@@ -180,7 +180,7 @@ impl Mount {
     }
 
     fn kind(&self, value: &str) -> Result<MountKind, Diagnostic> {
-        MountKind::NAMES.iter().find(|(name, _)| *name == value).map(|(_, kind)| *kind).ok_or_else(|| {
+        MountKind::NAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(value)).map(|(_, kind)| *kind).ok_or_else(|| {
             self.error(format!("unsupported mount type \"{value}\""))
                 .suggest(value, MountKind::NAMES.iter().map(|(name, _)| *name))
         })

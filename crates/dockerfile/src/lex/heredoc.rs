@@ -96,6 +96,13 @@ fn shell_words(line: &str) -> Vec<std::ops::Range<usize>> {
         start.get_or_insert(at);
         match (letter, quote) {
             ('\\', None | Some('"')) => drop(letters.next()),
+            // Blanks between `<<` and the name belong to the word.
+            ('<', None) if letters.as_str().starts_with('<') => {
+                letters.next();
+                while letters.as_str().starts_with([' ', '\t']) {
+                    letters.next();
+                }
+            }
             ('\'' | '"', None) => quote = Some(letter),
             (letter, Some(open)) if letter == open => quote = None,
             _ => {}
@@ -157,7 +164,10 @@ mod tests {
         for (line, names) in [
             ("RUN cat <<A <<B", &["A", "B"][..]),
             ("RUN echo '<<A' \"<<B\" \\<<C", &[]),
-            ("RUN cat << EOF", &[]),
+            ("RUN cat << EOF >x", &["EOF"]),
+            ("RUN echo $((1<<2)) $(( 1 << 2 ))", &["2"]),
+            ("RUN cat <<- EOF", &[]),
+            ("RUN cat <<< EOF", &[]),
             ("RUN echo it's <<A", &[]),
             ("RUN cat <<A>x", &["A>x"]),
         ] {

@@ -17,7 +17,7 @@ pub(crate) struct Statement {
     pub(crate) comments: Vec<Comment>,
     /// Its heredocs, bodies filled in.
     pub(crate) heredocs: Vec<Heredoc>,
-    /// The first blank line inside a continuation, and the statement's last line.
+    /// The first blank line inside a continuation, and the last line that was read for it.
     pub(crate) blank_continuation: Option<(Span, Span)>,
 }
 
@@ -98,8 +98,10 @@ fn join_lines(
     errors: &mut Vec<Diagnostic>,
 ) {
     let mut blank = None;
+    let mut last = statement.span.end;
     for line in lines.by_ref() {
         check_length(&line, errors);
+        last = line.end();
         if line.is_comment() {
             continue;
         }
@@ -114,7 +116,6 @@ fn join_lines(
             break;
         }
     }
-    let last = statement.span.end;
     statement.blank_continuation = blank.map(|blank| (blank, Span::new(last, last)));
 }
 
