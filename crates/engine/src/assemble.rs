@@ -15,11 +15,8 @@ const FIRST_BUILT: &str = "first-built";
 /// Turns the target's state into an image.
 pub(crate) fn assemble(builder: &Builder<'_>, mut state: StageState) -> Result<Image> {
     let labels = &builder.request.labels;
-    if !labels.is_empty() {
-        let text: String = labels.iter().map(|(name, value)| format!(" {name}={value}")).collect();
-        state.config.config.labels.extend(labels.clone());
-        state.record(format!("LABEL{text}"), None);
-    }
+    // They are no step: the reference writes no history for them.
+    state.config.config.labels.extend(labels.clone());
     state.config.rootfs.diff_ids = state
         .layers
         .iter()

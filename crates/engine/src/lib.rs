@@ -46,9 +46,13 @@ pub use request::{
 /// What a build works with.
 #[derive(Debug, Clone, Copy)]
 pub struct Tools<'a> {
+    /// Images, snapshots and cache.
     pub store: &'a Store,
+    /// Registries, and files by HTTP.
     pub client: &'a Client,
+    /// What this process may do here.
     pub place: &'a Place,
+    /// Ends the build when it is thrown.
     pub cancel: &'a Cancel,
 }
 
@@ -91,10 +95,14 @@ pub fn build(request: &BuildRequest, tools: Tools<'_>, events: &dyn EventSink) -
 pub fn check(request: &BuildRequest, tools: Tools<'_>) -> Result<Vec<Finding>> {
     let options = ParseOptions { strict_docker: request.strict_docker };
     let dockerfile = Dockerfile::parse_with(&request.dockerfile, options).map_err(BuildError::Dockerfile)?;
-    plan(&dockerfile, request)?;
     let steps = event::Steps::default();
     let images = images::Images::new(request, tools, &Silent, &steps);
-    checks::run(&dockerfile, request, &images)
+    let findings = checks::run(&dockerfile, request, &images)?;
+    match plan(&dockerfile, request) {
+        // What is found may well be why nothing can be built of it.
+        Err(error) if findings.is_empty() => Err(error),
+        _ => Ok(findings),
+    }
 }
 
 /// The stage graph of a Dockerfile, and what the target needs of it.

@@ -67,7 +67,7 @@ impl Builder<'_> {
         }
         for (piece, span) in pieces.iter().zip(spans(copy)) {
             let digest = self.content_digest(&piece.files, &piece.source, &piece.options).at(span)?;
-            parts.content(format!("source {}", piece.source), digest);
+            parts.content(format!("source {}", name_in_key(&piece.source, copy.parents)), digest);
             parts.text("unpack", format!("{:?}", piece.unpack));
         }
 
@@ -190,6 +190,16 @@ pub(crate) fn made_files(folder: &Path) -> Result<Files> {
     let root =
         Root::open(folder).explain(FailureKind::Environment, || "could not read the store".to_owned())?;
     Ok(Files::Made(Arc::new(Tree::rootfs(root))))
+}
+
+/// What of a source belongs in the key beside its content, as in the reference: the last name, for that is what lands at
+/// the destination; with `--parents` all of it.
+fn name_in_key(source: &str, parents: bool) -> String {
+    let path = RootfsPath::new(source);
+    match path.file_name().filter(|_| !parents) {
+        Some(name) => name.to_string_lossy().into_owned(),
+        None => source.to_owned(),
+    }
 }
 
 /// The places of the sources, heredocs last, as [`Builder::pieces`] lists them.

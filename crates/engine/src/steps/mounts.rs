@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rbuild_context::SelectOptions;
@@ -130,6 +130,9 @@ impl Builder<'_> {
         for (index, mount) in run.mounts.iter().enumerate() {
             let spec = &mount.spec;
             let span = mount.text.span;
+            if target(state, spec).is_some_and(|target| target == Path::new("/")) {
+                return Err(Failure::new(FailureKind::Build, "invalid mount target \"/\"").at(span).into());
+            }
             let from = self.mount_source(at, index, spec, span)?;
             let planned = match spec.kind {
                 dockerfile::MountKind::Bind => self.plan_bind(state, spec, from, span, &mut prepared)?,
@@ -199,7 +202,8 @@ impl Builder<'_> {
         prepared: &mut Prepared,
     ) -> Result<Planned> {
         let target = target(state, spec).unwrap_or_default();
-        let id = spec.id.clone().unwrap_or_else(|| target.display().to_string());
+        // As written: of a relative one the working directory is no part.
+        let id = spec.id.clone().or_else(|| spec.target.as_deref().map(cleaned)).unwrap_or_default();
         let namespace = self.request.build_args.get("BUILDKIT_CACHE_MOUNT_NS").map_or("", String::as_str);
         let mut identity = format!("{namespace}/{id}");
         // A cache that begins in another way is another cache, as in the reference.
@@ -292,6 +296,7 @@ impl Builder<'_> {
     ) -> Result<Opened> {
         let mut opened = Opened::default();
         let caches = self.open_caches(prepared, &mut opened)?;
+        let mut has_agent = false;
         for (index, planned) in prepared.mounts.iter().enumerate() {
             match planned {
                 Planned::Bind { files, source, target, read_only, span } => {
@@ -324,7 +329,11 @@ impl Builder<'_> {
                     }
                 }
                 Planned::Ssh { agent, target, owner: _ } => {
-                    environment.push(("SSH_AUTH_SOCK".to_owned(), target.display().to_string()));
+                    // Of several agents the first is the one that programs find.
+                    if !std::mem::replace(&mut has_agent, true) {
+                        environment.retain(|(name, _)| name != "SSH_AUTH_SOCK");
+                        environment.push(("SSH_AUTH_SOCK".to_owned(), target.display().to_string()));
+                    }
                     if let Some(socket) = agent {
                         let source = Source::Path(socket.clone());
                         opened.mounts.push(Mount {
@@ -425,6 +434,12 @@ impl Builder<'_> {
             .explain(FailureKind::Build, fault)?;
         Ok(name)
     }
+}
+
+/// A path without `.`, `..` and needless slashes, absolute only if it was.
+fn cleaned(path: &str) -> String {
+    let rooted = RootfsPath::new(path);
+    if path.starts_with('/') { rooted.to_string() } else { rooted.relative().display().to_string() }
 }
 
 /// The mount point; a relative one lies in the working directory.
