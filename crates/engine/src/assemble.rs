@@ -1,6 +1,6 @@
 //! The final stage as an image: labels of the command line, diff IDs, times.
 
-use rbuild_image::{Digest, HistoryEntry, canonical_json};
+use rbuild_image::{Digest, HistoryEntry, ImageConfig, Platform, canonical_json};
 use rbuild_store::MemoLinks;
 
 use crate::build::Builder;
@@ -17,6 +17,9 @@ pub(crate) fn assemble(builder: &Builder<'_>, mut state: StageState) -> Result<I
     let labels = &builder.request.labels;
     // They are no step: the reference writes no history for them.
     state.config.config.labels.extend(labels.clone());
+    if builder.request.platform_given {
+        set_platform(&mut state.config, &builder.request.platform);
+    }
     state.config.rootfs.diff_ids = state
         .layers
         .iter()
@@ -31,6 +34,23 @@ pub(crate) fn assemble(builder: &Builder<'_>, mut state: StageState) -> Result<I
     set_times(builder, &mut state)?;
     let config_bytes = state.config.to_bytes();
     Ok(Image { config: state.config, config_bytes, layers: state.layers })
+}
+
+/// The image is of the platform that was asked for. A variant or version that was not asked for stays the base's, unless
+/// that is of another platform.
+fn set_platform(config: &mut ImageConfig, wanted: &Platform) {
+    let same = config.os == wanted.os && config.architecture == wanted.architecture;
+    config.os.clone_from(&wanted.os);
+    config.architecture.clone_from(&wanted.architecture);
+    if wanted.variant.is_some() || !same {
+        config.variant.clone_from(&wanted.variant);
+    }
+    if wanted.os_version.is_some() || !same {
+        config.os_version.clone_from(&wanted.os_version);
+    }
+    if !wanted.os_features.is_empty() || !same {
+        config.os_features.clone_from(&wanted.os_features);
+    }
 }
 
 /// Layers keep the time at which their step ran. Everything else has the time at which just this image was first built, so
@@ -70,4 +90,23 @@ fn first_built(builder: &Builder<'_>, state: &StageState) -> Result<i64> {
 /// Whole seconds, UTC.
 fn rfc3339(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).unwrap_or_default().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_platform_asked_for_wins() {
+        for (base, wanted, expected) in [
+            ("linux/amd64", "linux/arm64", "linux/arm64"),
+            ("linux/arm/v7", "linux/amd64", "linux/amd64"),
+            ("linux/arm/v7", "linux/arm/v6", "linux/arm/v6"),
+        ] {
+            let parse = |text: &str| text.parse::<Platform>().unwrap();
+            let mut config = ImageConfig::scratch(&parse(base));
+            set_platform(&mut config, &parse(wanted));
+            assert_eq!(config.platform().to_string(), expected, "{wanted} on {base}");
+        }
+    }
 }

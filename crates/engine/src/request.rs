@@ -29,6 +29,8 @@ pub struct BuildRequest {
     pub target: Option<String>,
     /// Platform of the image.
     pub platform: Platform,
+    /// Whether it was asked for: then the image says it is of that platform, whatever its base is of.
+    pub platform_given: bool,
     /// Platform that this program runs on.
     pub build_platform: Platform,
     /// `--label`: set last, and win.
@@ -102,8 +104,6 @@ pub struct RunOptions {
     pub extra_hosts: Vec<(String, IpAddr)>,
     /// Content of the host's `/etc/resolv.conf`.
     pub resolv_conf: Vec<u8>,
-    /// Content of the host's `/etc/hosts`.
-    pub hosts: Vec<u8>,
     /// `--secret`, by id.
     pub secrets: BTreeMap<String, SecretSource>,
     /// SSH agents by id: the socket's path.

@@ -27,6 +27,8 @@ pub(crate) fn new_tmpfs(
 ) -> Result<OwnedFd, SandboxError> {
     let failed = |e| SandboxError::call("make a tmpfs", e);
     let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed)?;
+    // What `mount` shows in its first column.
+    fsconfig_set_string(&fs, "source", "tmpfs").map_err(failed)?;
     for (key, value) in options {
         fsconfig_set_string(&fs, *key, *value).map_err(failed)?;
     }

@@ -30,6 +30,7 @@ pub(crate) fn read(args: &BuildArgs, workshop: &Workshop) -> Result<BuildRequest
         named_contexts: context::named(&args.build_contexts, keep_git_dir(&build_args))?,
         target: args.target.clone(),
         platform: platform(&args.platforms)?,
+        platform_given: !args.platforms.is_empty(),
         build_platform: Platform::host(),
         labels: args.labels.iter().map(|label| name_value(label)).collect(),
         annotations: args.annotations.iter().map(|annotation| name_value(annotation)).collect(),
@@ -114,7 +115,6 @@ fn has_folder(path: &Path) -> Result<()> {
 }
 
 fn run_options(args: &BuildArgs) -> Result<RunOptions> {
-    let (resolv_conf, hosts) = surroundings::name_lookup();
     let network = match args.network.as_deref() {
         None | Some("default" | "host") => Network::Host,
         Some("none") => Network::None,
@@ -129,8 +129,7 @@ fn run_options(args: &BuildArgs) -> Result<RunOptions> {
     Ok(RunOptions {
         network,
         extra_hosts: args.add_hosts.iter().map(|text| extra_host(text)).collect::<Result<_>>()?,
-        resolv_conf,
-        hosts,
+        resolv_conf: surroundings::resolv_conf(),
         secrets: args.secrets.iter().map(|text| secret(text)).collect::<Result<_>>()?,
         ssh_agents: args.ssh.iter().map(|text| ssh_agent(text)).collect::<Result<_>>()?,
         host_certificates: args.host_certs.as_deref().map(surroundings::host_certificates).transpose()?,

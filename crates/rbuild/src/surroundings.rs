@@ -140,8 +140,8 @@ pub(crate) fn host_certificates(given: &str) -> Result<Vec<u8>, CliError> {
     fs::read(file).map_err(|error| CliError::environment(format!("could not read `{}`", file.display()), error))
 }
 
-/// The host's `/etc/resolv.conf` and `/etc/hosts`, empty where there is none.
-pub(crate) fn name_lookup() -> (Vec<u8>, Vec<u8>) {
-    // A machine without them has no names to look up: that is no reason not to build.
-    (fs::read("/etc/resolv.conf").unwrap_or_default(), fs::read("/etc/hosts").unwrap_or_default())
+/// The host's `/etc/resolv.conf`, empty where there is none.
+pub(crate) fn resolv_conf() -> Vec<u8> {
+    // A machine without it has no names to look up: that is no reason not to build.
+    fs::read("/etc/resolv.conf").unwrap_or_default()
 }

@@ -121,6 +121,9 @@ impl Builder<'_> {
         for (name, digest) in &prepared.contents {
             parts.content(name.clone(), digest.clone());
         }
+        if let Some(size) = options.shm_size {
+            parts.text("shm-size", size.to_string());
+        }
         for (host, _) in &options.extra_hosts {
             parts.text("host", &**host);
         }
@@ -200,11 +203,9 @@ impl Builder<'_> {
     /// The host's name look-up, and its certificates where they were asked for.
     fn standard_mounts(&self) -> Vec<Mount> {
         let options = &self.request.run;
-        let mut hosts = options.hosts.clone();
-        if !hosts.ends_with(b"\n") && !hosts.is_empty() {
-            hosts.push(b'\n');
-        }
-        hosts.extend(format!("127.0.0.1\t{}\n", self.hostname()).bytes());
+        // The same on every machine, as in the reference; names of the host's own file are no part of a build.
+        let mut hosts = format!("127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost ip6-loopback\n", self.hostname())
+            .into_bytes();
         for (host, address) in &options.extra_hosts {
             hosts.extend(format!("{address}\t{host}\n").bytes());
         }

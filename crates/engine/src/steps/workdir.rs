@@ -12,7 +12,9 @@ impl Builder<'_> {
     /// Sets the working directory of the config and makes its folders; `WORKDIR /` changes no files.
     pub(crate) fn workdir(&self, state: &mut StageState, path: &str, mut step: Step) -> Result<()> {
         let directory = RootfsPath::new(state.working_dir()).join(path);
-        state.config.config.working_dir = directory.to_string();
+        // An absolute path stays as it is written, as in the reference; a joined one is cleaned.
+        let shown = if path.starts_with('/') { path.to_owned() } else { directory.to_string() };
+        state.config.config.working_dir.clone_from(&shown);
         if directory.is_root() {
             state.record(step.created_by, None);
             return Ok(());
@@ -20,7 +22,7 @@ impl Builder<'_> {
         let user = state.container().user.clone();
         users::can_be_found(&user, &state.rootfs)?;
         step.parts.text("instruction", "WORKDIR").text("parent", &*state.key);
-        step.parts.text("directory", directory.to_string()).text("user", &*user);
+        step.parts.text("directory", shown).text("user", &*user);
         self.step(state, step, |workspace| {
             let (uid, gid) = users::for_chown(&workspace.root, &user)?;
             let new = NewDir {
