@@ -1,7 +1,7 @@
 FROM busybox
 COPY --chown=a --chown=b x y
 COPY --link=maybe x y
-COPY --chmod= x y
+COPY --link= --chmod= x y
 COPY --from x y
 ADD --from=a x y
 RUN --network=bridge x

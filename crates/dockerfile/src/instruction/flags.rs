@@ -40,9 +40,9 @@ impl<'a> Flags<'a> {
         Flags { flags }
     }
 
-    /// The value of a text flag.
+    /// The value of a text flag; an empty one (`--chown=`) counts as none.
     pub(crate) fn text(&self, name: &str) -> Option<Word> {
-        self.list(name).next()
+        self.list(name).next().filter(|value| !value.text.is_empty())
     }
 
     /// The values of a list flag.
@@ -73,7 +73,7 @@ fn unknown(flag: &Flag, known: &[(&str, Kind)]) -> Diagnostic {
 fn wrong_value(flag: &Flag, kind: Kind) -> Option<Diagnostic> {
     let value = flag.value.as_ref().map(|value| value.text.as_str());
     match (kind, value) {
-        (_, Some("")) | (Kind::Text | Kind::List, None) => {
+        (Kind::Boolean | Kind::List, Some("")) | (Kind::Text | Kind::List, None) => {
             Some(Diagnostic::error(format!("missing a value on flag: --{}", flag.name), flag.span))
         }
         (Kind::Boolean, Some(text)) if !["true", "false"].iter().any(|b| text.eq_ignore_ascii_case(b)) => {
