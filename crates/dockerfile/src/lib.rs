@@ -26,6 +26,7 @@ mod format;
 mod graph;
 mod instruction;
 mod lex;
+mod outline;
 mod span;
 mod suggest;
 
@@ -43,5 +44,6 @@ pub use instruction::{
     Security, Sharing, Word, format_duration, parse_port, parse_signal,
 };
 pub use lex::{Comment, Directive, Directives, Escape, Heredoc};
+pub use outline::{Outline, OutlineArg, OutlineMount, Target, outline, targets};
 pub use span::{LineIndex, Position, Span};
 pub use suggest::suggestion;

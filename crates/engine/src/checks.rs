@@ -1,7 +1,7 @@
 //! Build checks with what only a build knows: the ignore file and the base images.
 
 use rbuild_context::IgnoreFile;
-use rbuild_dockerfile::{BaseImage, CheckInput, Dockerfile, Finding, check, check_settings};
+use rbuild_dockerfile::{BaseImage, CheckInput, Dockerfile, Finding, Plan, check, check_settings};
 
 use crate::error::{BuildError, Explain, Failure, FailureKind, Result};
 use crate::graph_arguments;
@@ -11,7 +11,7 @@ use crate::request::BuildRequest;
 /// The findings; an error where the Dockerfile says that findings are errors.
 pub(crate) fn before_build(dockerfile: &Dockerfile, request: &BuildRequest, images: &Images<'_>) -> Result<Vec<Finding>> {
     let settings = check_settings(dockerfile, &graph_arguments(request)).map_err(|error| BuildError::Dockerfile(vec![error]))?;
-    let findings = run(dockerfile, request, images)?;
+    let findings = run(dockerfile, request, images, &[])?;
     if !settings.error || findings.is_empty() {
         return Ok(findings);
     }
@@ -21,10 +21,37 @@ pub(crate) fn before_build(dockerfile: &Dockerfile, request: &BuildRequest, imag
     Err(failure.at(findings[0].place).help("`rbuild --check` lists them all").into())
 }
 
-/// Runs the rules.
-pub(crate) fn run(dockerfile: &Dockerfile, request: &BuildRequest, images: &Images<'_>) -> Result<Vec<Finding>> {
+/// Sentences on build args that nothing takes: an ARG of the Dockerfile or of a base image's triggers would.
+pub(crate) fn unused_build_args(dockerfile: &Dockerfile, plan: &Plan, request: &BuildRequest, images: &Images<'_>) -> Vec<String> {
+    let given = || request.build_args.keys().map(String::as_str);
+    if rbuild_dockerfile::unused_build_args(dockerfile, given(), &[]).is_empty() {
+        return Vec::new();
+    }
+    let bases = plan.images.iter().filter_map(|(name, platform)| images.by_name(name, platform.as_deref()).ok());
+    let triggers: Vec<String> = bases.flat_map(|image| image.config.config.on_build.clone()).collect();
+    rbuild_dockerfile::unused_build_args(dockerfile, given(), &triggers)
+}
+
+/// A sentence on a `# syntax=` that names something else than Docker's own Dockerfile frontend.
+pub(crate) fn foreign_syntax(dockerfile: &Dockerfile) -> Option<String> {
+    let name = &dockerfile.directives.syntax()?.value.text;
+    let image = name.split(' ').next().unwrap_or(name);
+    let short = image.strip_prefix("docker.io/").unwrap_or(image);
+    (!short.starts_with("docker/dockerfile"))
+        .then(|| format!("`# syntax={image}` names another frontend; rbuild has none and reads the file as a Dockerfile"))
+}
+
+/// Runs the rules: the reference's, what the Dockerfile asks for, and those named in `more` (`all` is each).
+pub(crate) fn run(
+    dockerfile: &Dockerfile,
+    request: &BuildRequest,
+    images: &Images<'_>,
+    more: &[String],
+) -> Result<Vec<Finding>> {
     let arguments = graph_arguments(request);
-    let settings = check_settings(dockerfile, &arguments).map_err(|error| BuildError::Dockerfile(vec![error]))?;
+    let mut settings = check_settings(dockerfile, &arguments).map_err(|error| BuildError::Dockerfile(vec![error]))?;
+    settings.experimental_all |= more.iter().any(|name| name == "all");
+    settings.experimental.extend_from_slice(more);
     let ignore = match &request.ignore {
         Some((text, name)) => Some(
             IgnoreFile::parse(text)

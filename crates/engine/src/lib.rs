@@ -77,6 +77,10 @@ pub fn build(request: &BuildRequest, tools: Tools<'_>, events: &dyn EventSink) -
     let (graph, plan) = plan(&dockerfile, request)?;
     let steps = event::Steps::default();
     let images = images::Images::new(request, tools, events, &steps);
+    let warnings = checks::unused_build_args(&dockerfile, &plan, request, &images);
+    for text in warnings.iter().chain(&checks::foreign_syntax(&dockerfile)) {
+        events.event(Event::Warning { text });
+    }
     let findings = checks::before_build(&dockerfile, request, &images)?;
     let builder = build::Builder::new(request, &dockerfile, &graph, &plan, images, tools);
     let target = builder.run(&plan)?;
@@ -88,16 +92,16 @@ pub fn build(request: &BuildRequest, tools: Tools<'_>, events: &dyn EventSink) -
     Ok(BuiltImage { id: image.id(), written, findings })
 }
 
-/// Runs the build checks and builds nothing.
+/// Runs the build checks and builds nothing; `more` names rules beyond the reference's, `all` is each.
 ///
 /// # Errors
 /// Faults of the Dockerfile. A base image that cannot be asked leaves out what depends on it.
-pub fn check(request: &BuildRequest, tools: Tools<'_>) -> Result<Vec<Finding>> {
+pub fn check(request: &BuildRequest, tools: Tools<'_>, more: &[String]) -> Result<Vec<Finding>> {
     let options = ParseOptions { strict_docker: request.strict_docker };
     let dockerfile = Dockerfile::parse_with(&request.dockerfile, options).map_err(BuildError::Dockerfile)?;
     let steps = event::Steps::default();
     let images = images::Images::new(request, tools, &Silent, &steps);
-    let findings = checks::run(&dockerfile, request, &images)?;
+    let findings = checks::run(&dockerfile, request, &images, more)?;
     match plan(&dockerfile, request) {
         // What is found may well be why nothing can be built of it.
         Err(error) if findings.is_empty() => Err(error),
@@ -117,7 +121,7 @@ pub fn plan(dockerfile: &Dockerfile, request: &BuildRequest) -> Result<(StageGra
 }
 
 /// What a request gives to its Dockerfile.
-fn graph_arguments(request: &BuildRequest) -> GraphArguments {
+pub fn graph_arguments(request: &BuildRequest) -> GraphArguments {
     let arguments = GraphArguments {
         build_args: request.build_args.clone(),
         contexts: request.named_contexts.keys().cloned().collect(),

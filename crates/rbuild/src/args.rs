@@ -165,7 +165,7 @@ pub(crate) struct BuildArgs {
     /// Build context: a folder, a git or HTTP address, or `-` for standard input
     #[arg(value_name = "CONTEXT", required = true)]
     pub(crate) context: Option<String>,
-    /// Name of the Dockerfile [default: CONTEXT/Dockerfile], `-` for standard input
+    /// Name of the Dockerfile [default: CONTEXT/Dockerfile], a URL, or `-` for standard input
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     /// Name for the image, `name:tag`; may be repeated
@@ -174,7 +174,7 @@ pub(crate) struct BuildArgs {
     /// Build argument `NAME=VALUE`, or `NAME` to take the value from the environment
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
     pub(crate) build_args: Vec<String>,
-    /// Another build context, `NAME=DIR`, `NAME=docker-image://…`, `NAME=oci-layout://…`
+    /// Another build context, `NAME=WHERE`: a folder, a git or HTTP address, `docker-image://…`, `oci-layout://…`
     #[arg(long = "build-context", value_name = "NAME=WHERE")]
     pub(crate) build_contexts: Vec<String>,
     /// Stage to build [default: the last]
@@ -249,8 +249,8 @@ pub(crate) struct BuildArgs {
     /// Let RUN trust what this machine trusts: its CA bundle is there during RUN only and leaves no trace in the image
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub(crate) host_certs: Option<String>,
-    /// Report build checks instead of building
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    /// Report build checks instead of building; `all`, or names, for rules that are off by default
+    #[arg(long, value_name = "RULES", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub(crate) check: Option<String>,
     /// What to do: build, check, outline or targets (`,format=json`)
     #[arg(long, value_name = "METHOD")]

@@ -32,7 +32,7 @@ pub(crate) fn run(args: &BuildArgs, global: &GlobalArgs, place: &'static Place) 
     watch_signals(&cancel, store)?;
     let tools = Tools { store, client, place, cancel: &cancel };
     if let Some(call) = call {
-        return check::run(call, &request, tools);
+        return check::run(&call, &request, tools);
     }
     let ui = progress(if args.quiet { Progress::Quiet } else { args.progress });
     for name in args.ignored.given() {

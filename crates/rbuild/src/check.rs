@@ -2,24 +2,31 @@
 
 use std::io::Write;
 
-use rbuild_dockerfile::{Finding, LineIndex};
-use rbuild_engine::{BuildRequest, Tools};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use rbuild_dockerfile::{Finding, LineIndex, Rule, Span, suggestion};
+use rbuild_engine::{BuildError, BuildRequest, Tools};
+use serde_json::{Value, json};
 
 use crate::args::BuildArgs;
 use crate::failure::CliError;
+use crate::outline;
 
-/// What `--call` names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What `--call` names, and whether it is to be printed as JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Call {
-    Check { json: bool },
+    /// The build checks, with rules beyond the reference's by name.
+    Check { json: bool, more: Vec<String> },
+    Outline { json: bool },
+    Targets { json: bool },
 }
 
 /// What is to be done instead of a build, if anything.
 pub(crate) fn asked_for(args: &BuildArgs) -> Result<Option<Call>, CliError> {
+    let more = more_rules(args.check.as_deref().unwrap_or_default())?;
     let method = match (&args.call, &args.check) {
         (Some(method), _) => method.as_str(),
-        (None, Some(format)) if format.is_empty() => "check",
-        (None, Some(other)) => return Err(CliError::usage(format!("unknown set of checks `{other}`"))),
+        (None, Some(_)) => "check",
         (None, None) => return Ok(None),
     };
     let (name, rest) = method.split_once(',').unwrap_or((method, ""));
@@ -30,31 +37,73 @@ pub(crate) fn asked_for(args: &BuildArgs) -> Result<Option<Call>, CliError> {
     };
     match name {
         "build" => Ok(None),
-        "check" | "lint" => Ok(Some(Call::Check { json })),
-        other => Err(CliError::usage(format!("unknown method `{other}`")).help("there are `build` and `check`")),
+        "check" | "lint" => Ok(Some(Call::Check { json, more })),
+        "outline" => Ok(Some(Call::Outline { json })),
+        "targets" => Ok(Some(Call::Targets { json })),
+        other => Err(CliError::usage(format!("unknown method `{other}`"))
+            .help("there are `build`, `check`, `outline` and `targets`")),
     }
 }
 
-/// Prints the findings, one a line; any makes the exit code 1.
-pub(crate) fn run(call: Call, request: &BuildRequest, tools: Tools<'_>) -> Result<(), CliError> {
-    let shown = |error| CliError::Build { error, source: request.dockerfile.clone(), name: request.dockerfile_name.clone() };
-    let findings = rbuild_engine::check(request, tools).map_err(shown)?;
-    let lines = LineIndex::new(&request.dockerfile);
-    let mut text = String::new();
-    match call {
-        Call::Check { json: true } => {
-            let list: Vec<_> = findings.iter().map(|finding| as_json(finding, &lines, request)).collect();
-            text = format!("{}\n", serde_json::to_string_pretty(&list).unwrap_or_default());
-        }
-        Call::Check { json: false } => {
-            for finding in &findings {
-                text.push_str(&format!("{} ({}:{})\n", sentence(finding), request.dockerfile_name, lines.line(finding.span.start)));
-            }
+/// The names in `--check=RULE,…`: `all`, or rules that are off by default.
+fn more_rules(text: &str) -> Result<Vec<String>, CliError> {
+    let names: Vec<String> = text.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    for name in &names {
+        if name != "all" && !Rule::ALL.iter().any(|rule| rule.name() == name) {
+            let failure = CliError::usage(format!("unknown rule `{name}`"));
+            let known = Rule::ALL.iter().filter(|rule| rule.is_experimental()).map(|rule| rule.name());
+            return Err(match suggestion(name, known.clone()) {
+                Some(near) => failure.help(format!("did you mean `{near}`?")),
+                None => failure.help(format!("`--check=all` runs all; these are off without it: {}", known.collect::<Vec<_>>().join(", "))),
+            });
         }
     }
+    Ok(names)
+}
+
+/// Prints what was asked for; of checks, any finding makes the exit code 1.
+pub(crate) fn run(call: &Call, request: &BuildRequest, tools: Tools<'_>) -> Result<(), CliError> {
+    match call {
+        Call::Check { json, more } => check(*json, more, request, tools),
+        Call::Outline { json } => outline::outline(*json, request),
+        Call::Targets { json } => outline::targets(*json, request),
+    }
+}
+
+fn check(json: bool, more: &[String], request: &BuildRequest, tools: Tools<'_>) -> Result<(), CliError> {
+    let shown = |error| CliError::Build { error, source: request.dockerfile.clone(), name: request.dockerfile_name.clone() };
+    let lines = LineIndex::new(&request.dockerfile);
+    let findings = match rbuild_engine::check(request, tools, more) {
+        Ok(findings) => findings,
+        Err(BuildError::Dockerfile(errors)) if json => {
+            let mut document = as_json(&[], &lines, request);
+            let first = errors.first();
+            document["buildError"] = json!({
+                "message": first.map(|error| error.message.as_str()),
+                "location": first.map(|error| location(error.span, &lines)),
+            });
+            print(&pretty(&document));
+            return Err(CliError::Quiet(1));
+        }
+        Err(error) => return Err(shown(error)),
+    };
+    if json {
+        print(&pretty(&as_json(&findings, &lines, request)));
+    } else {
+        let name = &request.dockerfile_name;
+        let line = |finding: &Finding| format!("{} ({name}:{})\n", sentence(finding), lines.line(finding.span.start));
+        print(&findings.iter().map(line).collect::<String>());
+    }
+    if findings.is_empty() { Ok(()) } else { Err(CliError::Quiet(1)) }
+}
+
+pub(crate) fn print(text: &str) {
     // A reader that went away has what it wanted.
     let _ = std::io::stdout().write_all(text.as_bytes());
-    if findings.is_empty() { Ok(()) } else { Err(CliError::Quiet(1)) }
+}
+
+pub(crate) fn pretty(document: &Value) -> String {
+    format!("{}\n", serde_json::to_string_pretty(document).unwrap_or_default())
 }
 
 /// The findings after an ordinary build, as BuildKit shows them.
@@ -75,14 +124,30 @@ fn sentence(finding: &Finding) -> String {
     format!("{}: {}", finding.rule.name(), finding.message)
 }
 
-fn as_json(finding: &Finding, lines: &LineIndex, request: &BuildRequest) -> serde_json::Value {
-    serde_json::json!({
-        "rule": finding.rule.name(),
-        "description": finding.rule.description(),
-        "message": finding.message,
-        "file": request.dockerfile_name,
-        "line": lines.line(finding.span.start),
-        "start": finding.span.start,
-        "end": finding.span.end,
-    })
+/// BuildKit's document (`frontend/subrequests/lint`): lines only, as there.
+fn as_json(findings: &[Finding], lines: &LineIndex, request: &BuildRequest) -> Value {
+    let warning = |finding: &Finding| {
+        let mut warning = json!({
+            "ruleName": finding.rule.name(),
+            "description": finding.rule.description(),
+            "detail": finding.message,
+            "location": location(finding.span, lines),
+        });
+        if let Some(url) = finding.rule.url() {
+            warning["url"] = url.into();
+        }
+        warning
+    };
+    let source = json!({
+        "filename": request.dockerfile_name,
+        "language": "Dockerfile",
+        "data": BASE64.encode(&request.dockerfile),
+    });
+    json!({ "warnings": findings.iter().map(warning).collect::<Vec<_>>(), "sources": [source] })
+}
+
+/// The lines of a place, counted from 1, as BuildKit writes a location.
+pub(crate) fn location(span: Span, lines: &LineIndex) -> Value {
+    let last = lines.line(span.end.saturating_sub(1).max(span.start));
+    json!({ "ranges": [{ "start": { "line": lines.line(span.start) }, "end": { "line": last } }] })
 }

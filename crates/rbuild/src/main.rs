@@ -12,6 +12,7 @@ mod csv;
 mod diagnostics;
 mod dockerfile;
 mod failure;
+mod outline;
 mod output_spec;
 mod request;
 mod size;

@@ -5,7 +5,9 @@
 
 mod build;
 mod cache;
+mod checks;
 mod common;
+mod contexts;
 mod errors;
 mod faults;
 mod images;
