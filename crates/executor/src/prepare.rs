@@ -501,7 +501,9 @@ impl Builder<'_> {
         let mut ops = vec![SetupOp::NewSession];
         ops.extend(spec.rlimits.iter().map(limit));
         ops.push(SetupOp::Umask(spec.umask));
-        ops.push(SetupOp::WorkingDirectory(c_string("the working directory", spec.cwd.as_os_str())?));
+        // Without links on the way: it was looked up in the tree, and that is where it was made.
+        let cwd = Path::new("/").join(self.view.resolve(&spec.cwd)?);
+        ops.push(SetupOp::WorkingDirectory(c_string("the working directory", cwd.as_os_str())?));
         ops.push(SetupOp::DefaultSignals);
         if let Some(socket) = supervisor {
             ops.push(SetupOp::Supervise(Filter(self.supervised_filter()), socket));

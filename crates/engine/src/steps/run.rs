@@ -76,7 +76,8 @@ impl Builder<'_> {
                 .as_ref()
                 .ok_or_else(|| Failure::new(FailureKind::Environment, "RUN needs a mounted tree"))?;
             let mut spec = SandboxSpec::new(mounted, &argv);
-            (spec.uid, spec.gid, spec.groups) = (account.uid, account.gid, account.groups);
+            (spec.uid, spec.gid) = (account.uid, account.gid);
+            spec.groups = with_primary(account.gid, account.groups);
             spec.cwd = PathBuf::from(&cwd);
             spec.network = network;
             spec.privileged = insecure;
@@ -276,6 +277,11 @@ fn remedy(report: ExitReport, argv: &[String], tail: &[String]) -> Option<&'stat
         }
         _ => None,
     }
+}
+
+/// The groups of a process: the primary one is always among them, as in the reference.
+fn with_primary(gid: u32, groups: Vec<u32>) -> Vec<u32> {
+    if groups.contains(&gid) { groups } else { [vec![gid], groups].concat() }
 }
 
 /// Passes a command's output on, keeps all of it in a file, and its end in memory: on a full disk the file has a hole there.
