@@ -178,7 +178,8 @@ fn carry_out(op: &SetupOp, slots: &mut [RawFd], parent: RawFd) -> Result<(), Err
         SetupOp::Hostname(name) => rustix::system::sethostname(name),
         SetupOp::LoopbackUp => sys::loopback_up(),
         SetupOp::OpenKernelFs(fs, slot, options) => open_kernel_fs(*fs, *slot, *options, slots),
-        SetupOp::Park(mount) => attach(get(slots, *mount)?, CWD, c"/"),
+        // Not on `/`: `EnterRoot` takes away the topmost mount there, which has to be the old root.
+        SetupOp::Park(mount) => attach(get(slots, *mount)?, CWD, c"/proc"),
         SetupOp::ClonePart(tree, name, slot, read_only) => clone_part(*tree, name, *slot, *read_only, slots),
         SetupOp::EnterRoot(root) => enter_root(get(slots, *root)?),
         SetupOp::Attach(mount, target, _) => match get(slots, *mount) {

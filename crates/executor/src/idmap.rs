@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::OnceLock;
 
 /// One line of a map: `count` ids from `inside` on are those from `outside` on in the parent namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,6 +44,15 @@ impl IdMap {
     pub fn is_single(&self) -> bool {
         self.uids.iter().map(|e| u64::from(e.count)).sum::<u64>() <= 1
     }
+}
+
+/// Whether this process can give files one owner only, after [`enter`](crate::enter).
+pub fn single_id() -> bool {
+    static SINGLE: OnceLock<bool> = OnceLock::new();
+    *SINGLE.get_or_init(|| {
+        let read = |file| std::fs::read_to_string(file).unwrap_or_default();
+        IdMap::parse(&read("/proc/self/uid_map"), &read("/proc/self/gid_map")).is_single()
+    })
 }
 
 impl fmt::Display for IdMap {

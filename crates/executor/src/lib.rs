@@ -34,7 +34,7 @@ mod users;
 pub use capability::{Capability, CapabilitySet};
 pub use enter::{Place, PlaceKind, enter};
 pub use error::{EnterError, SandboxError};
-pub use idmap::{Extent, IdMap};
+pub use idmap::{Extent, IdMap, single_id};
 pub use outside::{Output, Outside, OutsideCommand};
 pub use overlay::{Mounted, Overlay};
 pub use plan::{Filter, KernelFs, KernelFsOptions, SetupOp, Slot};

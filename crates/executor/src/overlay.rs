@@ -43,6 +43,7 @@ impl Overlay<'_> {
         };
         Ok(Mounted {
             mount: Some(mount),
+            lowers: self.lowers.to_vec(),
             upper: self.upper.map(Path::to_path_buf),
             copied_up: Mutex::default(),
         })
@@ -153,6 +154,7 @@ impl Overlay<'_> {
 pub struct Mounted {
     /// `None` only while being dropped.
     mount: Option<OwnedFd>,
+    lowers: Vec<PathBuf>,
     pub(crate) upper: Option<PathBuf>,
     /// Folders that a sandbox's mount points, and nothing else, brought into the upper.
     pub(crate) copied_up: Mutex<Vec<CopiedUp>>,
@@ -162,6 +164,16 @@ impl Mounted {
     /// Another descriptor of the same tree.
     pub fn try_clone_fd(&self) -> io::Result<OwnedFd> {
         self.as_fd().try_clone_to_owned()
+    }
+
+    /// The lower directories it is made of, the topmost first.
+    pub fn lowers(&self) -> &[PathBuf] {
+        &self.lowers
+    }
+
+    /// The directory that takes its changes.
+    pub fn upper(&self) -> Option<&Path> {
+        self.upper.as_deref()
     }
 
     /// `/proc/self/fd/N`: the tree's root for path calls of this process.

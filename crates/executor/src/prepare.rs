@@ -86,11 +86,6 @@ pub(crate) struct Ends<'a> {
     pub(crate) supervisor: Option<BorrowedFd<'a>>,
 }
 
-/// Whether this place has a single id, so that a command with others needs a supervisor.
-pub(crate) fn needs_supervisor() -> Result<bool, SandboxError> {
-    Ok(current_map()?.is_single())
-}
-
 /// Builds the script. When it fails, what it made inside the root is removed again.
 pub(crate) fn prepare(spec: &SandboxSpec<'_>, ends: &Ends<'_>) -> Result<Prepared, SandboxError> {
     let root =

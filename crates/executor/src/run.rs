@@ -12,9 +12,11 @@ use rustix::process::{
 
 use crate::child::{RECORD, Record};
 use crate::plan::SetupOp;
-use crate::prepare::{Ends, Prepared, needs_supervisor, prepare};
+use crate::prepare::{Ends, Prepared, prepare};
 use crate::supervise::{Credentials, Owners, Supervision, known_owners, write_sidecar};
-use crate::{Cancel, ExitReport, Network, OutputSink, SandboxError, SandboxSpec, Stream, signal_name, sys};
+use crate::{
+    Cancel, ExitReport, Network, OutputSink, SandboxError, SandboxSpec, Stream, signal_name, single_id, sys,
+};
 
 /// The parent's ends of one sandbox.
 struct Lines {
@@ -55,7 +57,7 @@ pub fn run(
 
 /// Starts the supervisor where there is a single id.
 fn supervise(spec: &SandboxSpec<'_>) -> Result<Option<(Supervision, OwnedFd)>, SandboxError> {
-    if !needs_supervisor()? {
+    if !single_id() {
         return Ok(None);
     }
     let owners = match &spec.sidecar {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rbuild_executor::{Network, UserDatabase};
+use rbuild_executor::{Mount, MountKind, Network, UserDatabase};
 
 use crate::fixture::{Box, GROUP, PASSWD, Test, has_other_ids, place, run_spec, shell};
 
@@ -19,6 +19,7 @@ pub(crate) fn tests() -> Vec<Test> {
         ("users_and_groups", users_and_groups),
         ("network_none_has_lo_only", network_none_has_lo_only),
         ("own_namespaces", own_namespaces),
+        ("nothing_lies_over_the_root", nothing_lies_over_the_root),
         ("no_descriptor_leaks", no_descriptor_leaks),
         ("memory_of_init_is_hidden", memory_of_init_is_hidden),
     ]
@@ -178,6 +179,17 @@ fn network_none_has_lo_only() {
         ran.stdout.lines().take_while(|l| !l.chars().all(|c| c.is_ascii_digit())).collect();
     assert!(interfaces.contains(&"lo") && !interfaces.iter().any(|i| i.starts_with("eth")), "{ran:?}");
     assert!(ran.stdout.contains("LOOPBACK,UP") && ran.stdout.contains("127.0.0.1"), "{ran:?}");
+}
+
+/// The old root and the trees that mounts are cloned from are gone, not only covered.
+fn nothing_lies_over_the_root() {
+    let sandbox = Box::new();
+    let mut spec = sandbox.spec(&["cat", "/proc/self/mountinfo"]);
+    let kind = MountKind::File { content: vec![b'x'], mode: 0o644, uid: 0, gid: 0, read_only: true };
+    spec.mounts = vec![Mount { target: "/etc/x".into(), kind }];
+    let ran = run_spec(&spec);
+    let at = |point: &str| ran.stdout.lines().filter(|line| line.split(' ').nth(4) == Some(point)).count();
+    assert_eq!((at("/"), at("/proc"), at("/dev"), at("/etc/x")), (1, 1, 1, 1), "{}", ran.stdout);
 }
 
 fn own_namespaces() {
