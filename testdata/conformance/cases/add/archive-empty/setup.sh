@@ -1,0 +1,1 @@
+mkdir e; tar -cf a.tar -T /dev/null; rmdir e

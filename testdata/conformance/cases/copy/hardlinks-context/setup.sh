@@ -1,0 +1,2 @@
+ln d/f d/g
+ln d/f out

@@ -1,0 +1,1 @@
+chmod 700 m; chmod 750 m/n

@@ -1,0 +1,1 @@
+chmod 000 d/f; chmod 0 d

@@ -1,0 +1,3 @@
+FROM scratch
+COPY . /
+ENV X=1
