@@ -1,5 +1,7 @@
 //! Which rules count: `# check=skip=A,B;error=true;experimental=C`.
 
+use super::Rule;
+
 /// Settings of the build checks.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct CheckSettings {
@@ -27,7 +29,11 @@ impl CheckSettings {
             match key.trim() {
                 "skip" if value == "all" => settings.skip_all = true,
                 "skip" => settings.skip = names(),
-                "experimental" if value == "all" => settings.experimental_all = true,
+                // Those of the reference: ours are asked for by name, or all at once by who runs the check.
+                "experimental" if value == "all" => {
+                    let theirs = Rule::ALL.iter().filter(|rule| rule.is_experimental() && !rule.is_own());
+                    settings.experimental.extend(theirs.map(|rule| rule.name().to_owned()));
+                }
                 "experimental" => settings.experimental = names(),
                 "error" => {
                     settings.error = match value {
