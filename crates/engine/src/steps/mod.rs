@@ -5,19 +5,21 @@ mod copy;
 mod folding;
 mod mounts;
 mod run;
+mod stacked;
 mod workdir;
 
 pub(crate) use copy::made_files;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use rbuild_executor::{Mounted, Overlay};
-use rbuild_fs::{Root, RootfsPath, Timestamp};
+use rbuild_fs::{Journal, Root, RootfsPath, Sidecar, Timestamp};
 use rbuild_store::{CacheKey, CacheResult, KeyParts, Lineage, NewRecord, Parent, Snapshot, SnapshotInfo};
 
+use self::stacked::StackedSidecar;
 use crate::build::Builder;
 use crate::error::{AtSpan, BuildError, Explain, FailureKind, Result};
 use crate::event::{Event, StepNumber};
@@ -214,7 +216,18 @@ pub(crate) fn mounted_root(mounted: &Mounted) -> Result<Root> {
     let fd = mounted
         .try_clone_fd()
         .explain(FailureKind::Environment, || "could not keep a mount open".to_owned())?;
-    Ok(Root::from_fd(fd, "/".into()))
+    let root = Root::from_fd(fd, "/".into());
+    Ok(match sidecar(mounted)? {
+        Some(sidecar) => root.with_journal(Journal::with_sidecar(sidecar)),
+        None => root,
+    })
+}
+
+/// The journal of its links, pipes and sockets.
+pub(crate) fn sidecar(mounted: &Mounted) -> Result<Option<Arc<dyn Sidecar>>> {
+    let sidecar = StackedSidecar::of(mounted)
+        .explain(FailureKind::Environment, || "could not read the owners of a tree".to_owned())?;
+    Ok(sidecar.map(|sidecar| sidecar as Arc<dyn Sidecar>))
 }
 
 /// Overlay shows the upper's own root folder as `/`: it takes mode, owner, time and attributes from the parent's.

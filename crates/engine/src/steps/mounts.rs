@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use rbuild_context::SelectOptions;
 use rbuild_dockerfile as dockerfile;
 use rbuild_dockerfile::{MountSpec, Run, Span};
 use rbuild_executor::{Mount, MountKind, Source};
-use rbuild_fs::{FinalSymlink, Root, RootfsPath};
+use rbuild_fs::{FinalSymlink, Meta, Root, RootfsPath};
 use rbuild_image::Digest;
 use rbuild_layer::copy::{CopyOptions, Unpack};
 use rbuild_store::{CacheMount, Sharing};
@@ -389,10 +388,16 @@ impl Builder<'_> {
         if let Some((files, source)) = &first.from {
             self.copy_out(files, source, cache.path().to_owned())?;
         }
-        let Owner { mode, uid, gid } = first.owner;
-        chown(cache.path(), Some(uid), Some(gid)).explain(FailureKind::Environment, fault)?;
-        fs::set_permissions(cache.path(), fs::Permissions::from_mode(mode))
-            .explain(FailureKind::Environment, fault)
+        // By way of a root, which keeps what the kernel refuses.
+        let (root, slash) =
+            (Root::open(cache.path()).explain(FailureKind::Environment, fault)?, RootfsPath::root());
+        match root.meta(&slash).explain(FailureKind::Environment, fault)? {
+            Some(meta) => {
+                let Owner { mode, uid, gid } = first.owner;
+                root.set_meta(&slash, &Meta { mode, uid, gid, ..meta }).explain(FailureKind::Environment, fault)
+            }
+            None => Ok(()),
+        }
     }
 
     /// A bind shows the tree itself where that never changes; of a folder of this machine, a copy of what the ignore file

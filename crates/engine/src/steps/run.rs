@@ -78,6 +78,7 @@ impl Builder<'_> {
             let mut spec = SandboxSpec::new(mounted, &argv);
             (spec.uid, spec.gid) = (account.uid, account.gid);
             spec.groups = with_primary(account.gid, account.groups);
+            spec.sidecar = super::sidecar(mounted)?;
             spec.cwd = PathBuf::from(&cwd);
             spec.network = network;
             spec.privileged = insecure;
