@@ -83,7 +83,15 @@ impl Writer {
         let heredocs = instruction_heredocs(instruction);
         let end = heredocs.unwrap_or(usize::MAX);
         let own = lines.iter().filter(|line| line.start < end && !line.is_blank());
-        let own: Vec<&Line<'_>> = own.collect();
+        let mut own: Vec<&Line<'_>> = own.collect();
+        // Lines of nothing but a continuation at the end continue nothing.
+        while own.len() > 1
+            && own.last().is_some_and(|line| {
+                !line.is_comment() && cut_continuation(line.text, self.escape).0.trim().is_empty()
+            })
+        {
+            own.pop();
+        }
         if self.text.is_empty() && !lines.first().is_some_and(|line| line.is_comment()) {
             // Nothing before the first instruction needs to be kept apart from it.
             self.blank = false;
@@ -142,6 +150,8 @@ mod tests {
             ("\u{feff}#syntax=x\n#c\n\n\n#d\nFROM a", "# syntax=x\n# c\n\n# d\nFROM a\n"),
             ("\n# escape=`\nFROM a\n", "\n# escape=`\nFROM a\n"),
             ("\n\nFROM a\nRUN x \\\n", "FROM a\nRUN x\n"),
+            ("FROM a\nRUN x \\\n\\\n \\\n", "FROM a\nRUN x\n"),
+            ("FROM a\nRUN \\\n\\\n", "FROM a\nRUN\n"),
             ("FROM a\nrun <<E\n  x \r\n\n\nE\n\n\nCMD y", "FROM a\nRUN <<E\n  x \r\n\n\nE\n\nCMD y\n"),
             ("FROM a\nRUN a \\\n  # why \n  b\n#  kept\n", "FROM a\nRUN a \\\n  # why\n  b\n#  kept\n"),
             ("FROM a\nonbuild  copy <<E /a\n x \nE\n", "FROM a\nONBUILD copy <<E /a\n x \nE\n"),
