@@ -106,7 +106,7 @@ impl Writer {
             let (body, continues) = cut_continuation(&text, self.escape);
             match (continues, is_last) {
                 (true, false) => self.line(&format!("{body}{}", self.escape.as_char())),
-                (true, true) | (false, _) => self.line(body.trim_end_matches([' ', '\t'])),
+                (true, true) | (false, _) => self.line(last_text(body, self.escape)),
             }
         }
         for line in lines.iter().filter(|line| line.start >= end) {
@@ -125,6 +125,17 @@ fn instruction_heredocs(instruction: &Instruction) -> Option<usize> {
         Command::Copy(copy) | Command::Add(copy) => copy.heredocs.first().map(|heredoc| heredoc.body.start),
         Command::Onbuild(onbuild) => onbuild.body,
         _ => None,
+    }
+}
+
+/// A line's text without blanks at its end. A carriage return before them would become part of the line's end, and what
+/// stands before that a continuation: neither stays.
+fn last_text(body: &str, escape: Escape) -> &str {
+    let text = body.trim_end_matches([' ', '\t']);
+    let Some(before) = text.strip_suffix('\r') else { return text };
+    match cut_continuation(before, escape) {
+        (cut, true) => last_text(cut, escape),
+        (whole, false) => last_text(whole, escape),
     }
 }
 
@@ -152,6 +163,7 @@ mod tests {
             ("\n\nFROM a\nRUN x \\\n", "FROM a\nRUN x\n"),
             ("FROM a\nRUN x \\\n\\\n \\\n", "FROM a\nRUN x\n"),
             ("FROM a\nRUN \\\n\\\n", "FROM a\nRUN\n"),
+            ("FROM a\r\nRUN x\\\r \\\r\n", "FROM a\nRUN x\n"),
             ("FROM a\nrun <<E\n  x \r\n\n\nE\n\n\nCMD y", "FROM a\nRUN <<E\n  x \r\n\n\nE\n\nCMD y\n"),
             ("FROM a\nRUN a \\\n  # why \n  b\n#  kept\n", "FROM a\nRUN a \\\n  # why\n  b\n#  kept\n"),
             ("FROM a\nonbuild  copy <<E /a\n x \nE\n", "FROM a\nONBUILD copy <<E /a\n x \nE\n"),
