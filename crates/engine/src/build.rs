@@ -10,6 +10,7 @@ use rbuild_dockerfile::{
     StepCounter, parse_onbuild,
 };
 use rbuild_executor::{Cancel, Place};
+use rbuild_image::Platform;
 use rbuild_store::{KeyParts, Lineage, Parent, Store};
 
 use crate::contexts::unpacked_files;
@@ -20,16 +21,29 @@ use crate::Tools;
 use crate::files::{Files, FolderContext};
 use crate::images::Images;
 use crate::misspelt::as_stage;
+use crate::platforms::Variant;
 use crate::request::{BuildRequest, Context, NamedContext};
 use crate::schedule::{Stages, run_stages};
 use crate::state::{Rootfs, StageState};
 use crate::steps::{Done, Step};
+
+/// What the builds for all platforms share.
+#[derive(Default)]
+pub(crate) struct Shared {
+    steps: Steps,
+    done: Done,
+    /// Folders that were opened, by path.
+    folders: Mutex<BTreeMap<String, Files>>,
+    /// Contexts that were fetched or unpacked, by name; the build context has none.
+    fetched: Mutex<BTreeMap<String, Files>>,
+}
 
 /// Everything that the stages of one build share.
 pub(crate) struct Builder<'a> {
     pub(crate) request: &'a BuildRequest,
     pub(crate) dockerfile: &'a Dockerfile,
     pub(crate) graph: &'a StageGraph,
+    plan: &'a Plan,
     pub(crate) store: &'a Store,
     pub(crate) images: Images<'a>,
     pub(crate) events: &'a dyn EventSink,
@@ -37,13 +51,10 @@ pub(crate) struct Builder<'a> {
     pub(crate) cancel: &'a Cancel,
     pub(crate) place: &'a Place,
     pub(crate) digests: Digests,
-    pub(crate) done: Done,
+    pub(crate) done: &'a Done,
     /// Names the folder of this build's logs.
     pub(crate) name: String,
-    /// Folders that were opened, by path.
-    folders: Mutex<BTreeMap<String, Files>>,
-    /// Contexts that were fetched or unpacked, by name; the build context has none.
-    fetched: Mutex<BTreeMap<String, Files>>,
+    shared: &'a Shared,
     /// Stages whose layers become part of the image: the target and what it is built from.
     kept: BTreeSet<usize>,
 }
@@ -52,6 +63,8 @@ pub(crate) struct Builder<'a> {
 pub(crate) struct StageRun<'a> {
     pub(crate) index: usize,
     pub(crate) label: String,
+    /// For the names of steps, where several platforms are built.
+    platform: Option<String>,
     pub(crate) stages: &'a Stages<'a, StageState>,
     /// The instruction at hand, counted from 0; `None` for a trigger of the base.
     instruction: Option<usize>,
@@ -61,13 +74,32 @@ pub(crate) struct StageRun<'a> {
 }
 
 impl<'a> Builder<'a> {
-    pub(crate) fn new(
-        request: &'a BuildRequest,
+    /// A builder for each platform.
+    pub(crate) fn for_each(
+        variants: &'a [Variant],
         dockerfile: &'a Dockerfile,
-        graph: &'a StageGraph,
-        plan: &Plan,
+        tools: Tools<'a>,
+        events: &'a dyn EventSink,
+        shared: &'a Shared,
+    ) -> Vec<Self> {
+        let mut builders: Vec<Self> = Vec::new();
+        for variant in variants {
+            let images = Images::new(&variant.request, tools, events, &shared.steps);
+            let images = match builders.first() {
+                Some(first) => images.sharing(&first.images),
+                None => images,
+            };
+            builders.push(Builder::new(variant, dockerfile, images, tools, shared));
+        }
+        builders
+    }
+
+    fn new(
+        Variant { request, graph, plan }: &'a Variant,
+        dockerfile: &'a Dockerfile,
         images: Images<'a>,
         tools: Tools<'a>,
+        shared: &'a Shared,
     ) -> Self {
         let mut kept = BTreeSet::from([plan.target.0]);
         let mut stage = plan.target;
@@ -79,6 +111,7 @@ impl<'a> Builder<'a> {
             request,
             dockerfile,
             graph,
+            plan,
             store: tools.store,
             events: images.events,
             steps: images.steps,
@@ -86,22 +119,21 @@ impl<'a> Builder<'a> {
             cancel: tools.cancel,
             place: tools.place,
             digests: Digests::default(),
-            done: Done::default(),
+            done: &shared.done,
             name: format!("{}-{}", rbuild_fs::Timestamp::now().seconds, std::process::id()),
-            folders: Mutex::default(),
-            fetched: Mutex::default(),
+            shared,
             kept,
         }
     }
 
     /// Builds the stages of the plan and returns the target's state.
-    pub(crate) fn run(&self, plan: &Plan) -> Result<StageState> {
-        let wanted: Vec<usize> = plan.stages.iter().map(|stage| stage.id.0).collect();
+    pub(crate) fn run(&self) -> Result<StageState> {
+        let wanted: Vec<usize> = self.plan.stages.iter().map(|stage| stage.id.0).collect();
         let finished = run_stages(&wanted, self.cancel, &|stages, index| self.stage(stages, index));
         self.digests.settle();
         self.save_stat_caches();
         let finished = finished?;
-        let target = finished.get(&plan.target.0);
+        let target = finished.get(&self.plan.target.0);
         target.map(|state| StageState::clone(state)).ok_or(BuildError::Cancelled)
     }
 
@@ -128,6 +160,7 @@ impl<'a> Builder<'a> {
         let mut run = StageRun {
             index,
             label: stage.label(),
+            platform: self.request.is_for_several().then(|| self.platform_of(index)),
             stages,
             instruction: None,
             counter,
@@ -195,8 +228,19 @@ impl<'a> Builder<'a> {
     fn announce_base(&self, index: usize, run: &mut StageRun<'_>) {
         let node = &self.graph.stages[index];
         if matches!(node.base, Source::Image { .. } | Source::Context(_)) {
-            let number = self.announce(&format!("{} FROM {}", run.counter.next_prefix(None), node.base_name));
+            let prefix = run.counter.next_prefix(run.platform.as_deref());
+            let number = self.announce(&format!("{prefix} FROM {}", node.base_name));
             self.events.event(Event::Done { step: number, took: std::time::Duration::ZERO });
+        }
+    }
+
+    /// The platform of a stage: its own, else that of the stage it is built from, else the image's.
+    fn platform_of(&self, index: usize) -> String {
+        let node = &self.graph.stages[index];
+        match (&node.platform, &node.base) {
+            (Some(platform), _) => platform.parse().map_or_else(|_| platform.clone(), |known: Platform| known.to_string()),
+            (None, Source::Stage(parent)) => self.platform_of(parent.0),
+            (None, _) => self.request.platform.to_string(),
         }
     }
 
@@ -302,7 +346,7 @@ impl<'a> Builder<'a> {
         let index = run.kinds.entry(keyword).or_default();
         let lineage = Lineage { stage: run.label.clone(), instruction: keyword.to_owned(), index: *index };
         *index += 1;
-        let name = format!("{} {}", run.counter.next_prefix(None), instruction.original);
+        let name = format!("{} {}", run.counter.next_prefix(run.platform.as_deref()), instruction.original);
         let digest = self.kept.contains(&run.index);
         Step { name, created_by, parts: KeyParts::new(), lineage, digest, bare: false }
     }
@@ -320,7 +364,7 @@ impl<'a> Builder<'a> {
 
     /// A context that is brought here when the first step wants it, once.
     pub(crate) fn fetched(&self, name: &str, fetch: impl FnOnce() -> Result<Files>) -> Result<Files> {
-        let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fetched = self.shared.fetched.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(files) = fetched.get(name) {
             return Ok(files.clone());
         }
@@ -331,7 +375,7 @@ impl<'a> Builder<'a> {
 
     /// A folder of this machine as a context, each opened once.
     pub(crate) fn folder(&self, path: &Path, ignore: Option<&str>, name: &str) -> Result<Files> {
-        let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut folders = self.shared.folders.lock().unwrap_or_else(PoisonError::into_inner);
         let key = format!("{name}\0{}", path.display());
         if let Some(files) = folders.get(&key) {
             return Ok(files.clone());
@@ -354,7 +398,7 @@ impl<'a> Builder<'a> {
 
     /// Keeps the digests of context files for the next build. They only save time: a failure costs nothing else.
     fn save_stat_caches(&self) {
-        for files in self.folders.lock().unwrap_or_else(PoisonError::into_inner).values() {
+        for files in self.shared.folders.lock().unwrap_or_else(PoisonError::into_inner).values() {
             if let Files::Folder(folder) = files {
                 let path = self.store.stat_cache_path(&folder.tree.root().name().display().to_string());
                 if let Err(error) = folder.digests.save(path) {

@@ -25,6 +25,7 @@ use crate::image::{Image, ImageLayer, Origin};
 use crate::Tools;
 use crate::request::{BuildRequest, NamedContext};
 use crate::state::Rootfs;
+use crate::stored::built_for;
 
 /// Memo kind: what a name meant when it was last looked up, for a platform.
 const RESOLVED: &str = "resolved";
@@ -46,15 +47,23 @@ pub struct Images<'a> {
     pub(crate) pull: bool,
     /// Ends downloads; none outside a build, where Ctrl-C ends the process.
     pub(crate) cancel: Option<&'a Cancel>,
-    found: Mutex<BTreeMap<(String, String), Found>>,
-    unpacking: Mutex<BTreeMap<ChainId, Arc<Mutex<bool>>>>,
+    /// Whether steps say for which platform they are.
+    several: bool,
+    found: Arc<Mutex<BTreeMap<(String, String), Found>>>,
+    unpacking: Arc<Mutex<BTreeMap<ChainId, Arc<Mutex<bool>>>>>,
 }
 
 impl<'a> Images<'a> {
     pub(crate) fn new(request: &BuildRequest, tools: Tools<'a>, events: &'a dyn EventSink, steps: &'a Steps) -> Self {
         let platform = request.platform.clone();
         let images = Images::outside_a_build(tools.client, tools.store, events, steps, platform);
-        Images { pull: request.cache.pull, cancel: Some(tools.cancel), ..images }
+        let several = request.is_for_several();
+        Images { pull: request.cache.pull, cancel: Some(tools.cancel), several, ..images }
+    }
+
+    /// The same with what another one, for another platform, has found and will find.
+    pub(crate) fn sharing(self, other: &Images<'_>) -> Self {
+        Images { found: other.found.clone(), unpacking: other.unpacking.clone(), ..self }
     }
 
     /// For commands that bring images here or away without building.
@@ -66,7 +75,7 @@ impl<'a> Images<'a> {
         platform: Platform,
     ) -> Self {
         let (found, unpacking) = Default::default();
-        Images { client, store, events, steps, platform, pull: false, cancel: None, found, unpacking }
+        Images { client, store, events, steps, platform, pull: false, cancel: None, several: false, found, unpacking }
     }
 
     /// The image that a Dockerfile calls `name`, each looked up once in a build.
@@ -133,8 +142,9 @@ impl<'a> Images<'a> {
     fn look_up(&self, candidates: &[Reference], platform: &Platform) -> Result<Arc<Image>> {
         let mut last = None;
         for reference in candidates {
+            let of = if self.several { format!("{platform} ") } else { String::new() };
             let number =
-                self.steps.announce(self.events, &format!("[internal] load metadata for {reference}"));
+                self.steps.announce(self.events, &format!("[{of}internal] load metadata for {reference}"));
             let started = Instant::now();
             match self.find(reference, platform) {
                 Ok(image) => {
@@ -188,6 +198,9 @@ impl<'a> Images<'a> {
             if image.config.platform().satisfies(platform) {
                 return Ok(Some(Arc::new(image)));
             }
+        }
+        if let Some(manifest) = built_for(self.store, &name, platform)? {
+            return Image::from_store(self.store, &manifest).map(Arc::new).map(Some);
         }
         let key = format!("{reference} {platform}");
         let known: Option<Digest> =

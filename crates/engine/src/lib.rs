@@ -16,6 +16,7 @@ mod image;
 mod images;
 mod misspelt;
 mod output;
+mod platforms;
 pub mod relay;
 mod remote;
 mod request;
@@ -59,7 +60,7 @@ pub struct Tools<'a> {
 /// What came of a build.
 #[derive(Debug, Clone)]
 pub struct BuiltImage {
-    /// The image ID: digest of the config.
+    /// The image ID: digest of the config; of the index, where there are images for several platforms.
     pub id: Digest,
     /// What was written where.
     pub written: Vec<Written>,
@@ -74,22 +75,26 @@ pub struct BuiltImage {
 pub fn build(request: &BuildRequest, tools: Tools<'_>, events: &dyn EventSink) -> Result<BuiltImage> {
     let options = ParseOptions { strict_docker: request.strict_docker };
     let dockerfile = Dockerfile::parse_with(&request.dockerfile, options).map_err(BuildError::Dockerfile)?;
-    let (graph, plan) = plan(&dockerfile, request)?;
-    let steps = event::Steps::default();
-    let images = images::Images::new(request, tools, events, &steps);
-    let warnings = checks::unused_build_args(&dockerfile, &plan, request, &images);
+    platforms::refuse_lists(request)?;
+    let variants = platforms::variants(&dockerfile, request)?;
+    let shared = build::Shared::default();
+    let builders = build::Builder::for_each(&variants, &dockerfile, tools, events, &shared);
+    // Platforms differ little in what there is to say: it is said of the first.
+    let first = &builders[0];
+    let warnings = checks::unused_build_args(&dockerfile, &variants[0].plan, first.request, &first.images);
     for text in warnings.iter().chain(&checks::foreign_syntax(&dockerfile)) {
         events.event(Event::Warning { text });
     }
-    let findings = checks::before_build(&dockerfile, request, &images)?;
-    let builder = build::Builder::new(request, &dockerfile, &graph, &plan, images, tools);
-    let target = builder.run(&plan)?;
-    let image = assemble::assemble(&builder, target)?;
-    let written = output::write_all(&builder, &image)?;
+    let findings = checks::before_build(&dockerfile, first.request, &first.images)?;
+    let images = builders
+        .iter()
+        .map(|builder| assemble::assemble(builder, builder.run()?))
+        .collect::<Result<Vec<_>>>()?;
+    let (id, written) = output::write_all(first, &images)?;
     tools.store.finish_build().map_err(|error| {
         Failure::new(FailureKind::Environment, "could not make the build durable").caused_by(error)
     })?;
-    Ok(BuiltImage { id: image.id(), written, findings })
+    Ok(BuiltImage { id, written, findings })
 }
 
 /// Runs the build checks and builds nothing; `more` names rules beyond the reference's, `all` is each.
@@ -112,12 +117,15 @@ pub fn check(request: &BuildRequest, tools: Tools<'_>, more: &[String]) -> Resul
 /// The stage graph of a Dockerfile, and what the target needs of it.
 ///
 /// # Errors
-/// Faults of the Dockerfile: unknown or later stages, circles, an unknown target.
+/// Faults of the Dockerfile: unknown or later stages, circles, an unknown target, wrong values in what the target needs.
 pub fn plan(dockerfile: &Dockerfile, request: &BuildRequest) -> Result<(StageGraph, Plan)> {
     let graph = StageGraph::of(dockerfile, &graph_arguments(request)).map_err(BuildError::Dockerfile)?;
     let plan =
         graph.plan_for(request.target.as_deref()).map_err(|error| BuildError::Dockerfile(vec![error]))?;
-    Ok((graph, plan))
+    match graph.faults(&plan) {
+        faults if faults.is_empty() => Ok((graph, plan)),
+        faults => Err(BuildError::Dockerfile(faults)),
+    }
 }
 
 /// What a request gives to its Dockerfile.

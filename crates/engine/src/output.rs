@@ -11,9 +11,9 @@ use rayon::prelude::*;
 use rbuild_image::layout::{
     BlobSource, DockerArchiveWriter, ImageWriter, LayoutWriter, NamedManifest, OciArchiveWriter, write_sorted,
 };
-use rbuild_image::{Descriptor, DiffId, Digest, Manifest, MediaType, Reference};
+use rbuild_image::{Descriptor, DiffId, Digest, Index, Manifest, MediaType, Reference};
 use rbuild_layer::{
-    Compression, ExportOptions, FlatOptions, WriteOptions, compress, export_tree, write_flat, write_layer,
+    Compression, ExportOptions, FlatOptions, WriteOptions, compress, export_tree, write_flat, write_flat_folders, write_layer,
 };
 use rbuild_store::{Blob, ImageRecord, Resource, Store};
 
@@ -23,8 +23,10 @@ use crate::error::{BuildError, Explain, Failure, FailureKind, Result};
 use crate::event::{Event, StepNumber};
 use crate::image::{Image, ImageLayer, Origin};
 use crate::images::{Images, open_tree, registry_failure};
+use crate::platforms::folder_name;
 use crate::request::{CompressionChoice, Destination, Output};
 use crate::state::Rootfs;
+use crate::stored::keep_list;
 
 /// One thing that was written.
 #[derive(Debug, Clone)]
@@ -33,12 +35,13 @@ pub struct Written {
     pub kind: &'static str,
     /// File, folder or image name.
     pub place: String,
-    /// The manifest, where one was written.
+    /// The manifest, where one was written; the index over several.
     pub manifest: Option<Descriptor>,
 }
 
-/// Writes the image to every output, and names it in the store.
-pub(crate) fn write_all(builder: &Builder<'_>, image: &Image) -> Result<Vec<Written>> {
+/// Writes the images, one for each platform, to every output, and names them in the store. With what was written comes the
+/// digest by which the result is known: the image ID, or the index's digest.
+pub(crate) fn write_all(builder: &Builder<'_>, images: &[Image]) -> Result<(Digest, Vec<Written>)> {
     let number = builder.announce("exporting to image");
     let started = Instant::now();
     let exporter = Exporter { images: &builder.images, number, annotations: &builder.request.annotations };
@@ -46,17 +49,22 @@ pub(crate) fn write_all(builder: &Builder<'_>, image: &Image) -> Result<Vec<Writ
         let mut written = Vec::new();
         for output in &builder.request.outputs {
             written.push(match output {
-                Output::Local(path) => builder.write_local(image, path)?,
-                Output::Tar(to) => builder.write_tar(image, to)?,
-                other => exporter.write(image, other)?,
+                Output::Local(path) => builder.write_local(images, path)?,
+                Output::Tar(to) => builder.write_tar(images, to)?,
+                other => exporter.write(images, other)?,
             });
         }
-        let tagged = keep(builder.store, image, &builder.request.tags)?;
+        let kept = match images {
+            [image] => keep(builder.store, image, &builder.request.tags)?,
+            images => keep_list(builder.store, images, &builder.request.tags)?,
+        };
+        let index = written.iter().find_map(|written| written.manifest.as_ref()).filter(|_| images.len() > 1);
+        let id = index.map_or(kept, |index| index.digest.clone());
         for tag in &builder.request.tags {
             builder.events.event(Event::Note { step: number, text: &format!("naming to {tag}") });
         }
-        builder.events.event(Event::Note { step: number, text: &format!("image {}", tagged) });
-        Ok(written)
+        builder.events.event(Event::Note { step: number, text: &format!("image {id}") });
+        Ok((id, written))
     })();
     match result {
         Ok(written) => {
@@ -97,16 +105,7 @@ pub(crate) fn keep_as(
     let manifest = store.put_blob(&manifest.to_bytes()).explain(FailureKind::Environment, fault)?;
     let mut keeps = vec![Resource::Blob(config.digest.clone()), Resource::Blob(manifest.digest.clone())];
     keeps.extend_from_slice(more);
-    keeps.extend(image.layers.iter().filter_map(|layer| {
-        match layer {
-            ImageLayer::Snapshot(id) => Some(Resource::Snapshot(*id)),
-            // A base layer's blob is kept where it is here already; it can be fetched again where it is not.
-            ImageLayer::Blob { descriptor, .. } => store
-                .has_blob(&descriptor.digest)
-                .unwrap_or(false)
-                .then(|| Resource::Blob(descriptor.digest.clone())),
-        }
-    }));
+    keeps.extend(kept_by(store, image));
     for name in names {
         let record = ImageRecord {
             reference: name.clone(),
@@ -119,6 +118,19 @@ pub(crate) fn keep_as(
         store.set_tag(record).explain(FailureKind::Environment, fault)?;
     }
     Ok(config.digest)
+}
+
+/// The layers that a name keeps.
+pub(crate) fn kept_by(store: &Store, image: &Image) -> Vec<Resource> {
+    let layer = |layer: &ImageLayer| match layer {
+        ImageLayer::Snapshot(id) => Some(Resource::Snapshot(*id)),
+        // A base layer's blob is kept where it is here already; it can be fetched again where it is not.
+        ImageLayer::Blob { descriptor, .. } => store
+            .has_blob(&descriptor.digest)
+            .unwrap_or(false)
+            .then(|| Resource::Blob(descriptor.digest.clone())),
+    };
+    image.layers.iter().filter_map(layer).collect()
 }
 
 /// Packs layers and sends them out.
@@ -144,6 +156,12 @@ pub(crate) struct PackedLayer {
     origin: Option<Arc<Reference>>,
 }
 
+/// What leaves together: one image, or one for each platform under an index.
+struct Bundle<'i> {
+    images: Vec<(&'i Image, Packed)>,
+    index: Option<(Descriptor, Vec<u8>)>,
+}
+
 enum PackedBlob {
     Here(Blob),
     /// A base layer that was never needed here; it may not have to be fetched at all.
@@ -151,33 +169,46 @@ enum PackedBlob {
 }
 
 impl Exporter<'_> {
-    pub(crate) fn write(&self, image: &Image, output: &Output) -> Result<Written> {
+    fn write(&self, images: &[Image], output: &Output) -> Result<Written> {
         match output {
             Output::Oci { to, names, compression } => {
-                let packed = self.pack(image, compression, true)?;
-                self.write_archive(image, &packed, to, names, "oci")?;
-                Ok(Written { kind: "oci", place: place(to), manifest: Some(packed.descriptor) })
+                let bundle = self.bundle(images, compression, true)?;
+                self.write_archive(&bundle, to, names, "oci")?;
+                Ok(Written { kind: "oci", place: place(to), manifest: bundle.descriptor().cloned() })
             }
             Output::Docker { to, names } => {
                 let choice = CompressionChoice { compression: Compression::DEFAULT_GZIP, force: false };
-                let packed = self.pack(image, &choice, true)?;
-                self.write_archive(image, &packed, to, names, "docker")?;
-                Ok(Written { kind: "docker", place: place(to), manifest: Some(packed.descriptor) })
+                let bundle = self.bundle(images, &choice, true)?;
+                self.write_archive(&bundle, to, names, "docker")?;
+                Ok(Written { kind: "docker", place: place(to), manifest: bundle.descriptor().cloned() })
             }
             Output::Registry { names, compression } => {
                 if names.is_empty() {
                     let failure = Failure::new(FailureKind::Usage, "could not push: the image has no name");
                     return Err(failure.help("name it with `-t REGISTRY/NAME:TAG`").into());
                 }
-                let packed = self.pack(image, compression, false)?;
-                self.push(image, &packed, names)?;
+                let bundle = self.bundle(images, compression, false)?;
+                self.push_bundle(&bundle, names)?;
                 let place = names.iter().map(Reference::to_string).collect::<Vec<_>>().join(",");
-                Ok(Written { kind: "registry", place, manifest: Some(packed.descriptor) })
+                Ok(Written { kind: "registry", place, manifest: bundle.descriptor().cloned() })
             }
             Output::Local(_) | Output::Tar(_) => {
                 Err(Failure::new(FailureKind::Usage, "these outputs hold no image").into())
             }
         }
+    }
+
+    fn bundle<'i>(&self, images: &'i [Image], choice: &CompressionChoice, fetch: bool) -> Result<Bundle<'i>> {
+        let images: Vec<(&Image, Packed)> = images
+            .iter()
+            .map(|image| Ok((image, self.pack(image, choice, fetch)?)))
+            .collect::<Result<_>>()?;
+        let index = (images.len() > 1).then(|| {
+            let entries = images.iter().map(|(_, packed)| packed.descriptor.clone()).collect();
+            let bytes = Index::new(MediaType::ImageIndex, entries).to_bytes();
+            (Descriptor::of(MediaType::ImageIndex, &bytes), bytes)
+        });
+        Ok(Bundle { images, index })
     }
 
     /// Every layer as a blob; base layers as they came, unless another compression is forced. `fetch` says that blobs which are
@@ -308,15 +339,15 @@ impl Exporter<'_> {
 
     fn write_archive(
         &self,
-        image: &Image,
-        packed: &Packed,
+        bundle: &Bundle<'_>,
         to: &Destination,
         names: &[Reference],
         kind: &str,
     ) -> Result<()> {
         let fault = || format!("could not write the {kind} archive to {}", place(to));
-        let mut blobs = packed.blobs(image);
-        let manifests = [NamedManifest { descriptor: packed.descriptor.clone(), names: names.to_vec() }];
+        let mut blobs = bundle.blobs();
+        let named = |descriptor: &Descriptor| NamedManifest { descriptor: descriptor.clone(), names: names.to_vec() };
+        let manifests: Vec<NamedManifest> = bundle.descriptor().map(named).into_iter().collect();
         let mut write = |writer: &mut dyn ImageWriter| write_sorted(writer, &mut blobs, &manifests);
         match (to, kind) {
             (Destination::Folder(path), _) => {
@@ -338,6 +369,25 @@ impl Exporter<'_> {
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<()> {
         into_destination(to, |out| write(&mut Cancellable(out, self.images.cancel)))
+    }
+
+    /// The images by digest, then the index under each name; a single image under each name at once.
+    fn push_bundle(&self, bundle: &Bundle<'_>, names: &[Reference]) -> Result<()> {
+        let Some((descriptor, bytes)) = &bundle.index else {
+            return bundle.images.iter().try_for_each(|(image, packed)| self.push(image, packed, names));
+        };
+        for (image, packed) in &bundle.images {
+            let by_digest = names.iter().map(|name| name.repository_digest(&packed.descriptor.digest));
+            let repositories: BTreeSet<Reference> = by_digest.collect();
+            self.push(image, packed, &Vec::from_iter(repositories))?;
+        }
+        for name in names {
+            let pushed = self.images.client.push_manifest(name, &descriptor.media_type, bytes);
+            pushed.map_err(|error| push_failure(name, error))?;
+            let text = format!("pushed {name} {}", descriptor.digest);
+            self.images.events.event(Event::Note { step: self.number, text: &text });
+        }
+        Ok(())
     }
 
     /// Blobs that a repository lacks, once for all of its tags, then the manifest under each name.
@@ -417,12 +467,33 @@ impl PackedLayer {
     }
 }
 
+impl Bundle<'_> {
+    /// Of the index, else of the image.
+    fn descriptor(&self) -> Option<&Descriptor> {
+        let index = self.index.as_ref().map(|(descriptor, _)| descriptor);
+        index.or_else(|| self.images.first().map(|(_, packed)| &packed.descriptor))
+    }
+
+    /// Each once: platforms may share layers.
+    fn blobs(&self) -> Vec<BlobSource<'_>> {
+        let mut blobs: Vec<_> = self.images.iter().flat_map(|(image, packed)| packed.blobs(image)).collect();
+        blobs.extend(self.index.as_ref().map(|(descriptor, bytes)| document(descriptor, bytes)));
+        blobs.sort_by(|one, other| one.descriptor.digest.cmp(&other.descriptor.digest));
+        blobs.dedup_by(|one, other| one.descriptor.digest == other.descriptor.digest);
+        blobs
+    }
+}
+
+/// A small blob that is at hand.
+fn document<'s>(descriptor: &Descriptor, bytes: &'s [u8]) -> BlobSource<'s> {
+    BlobSource {
+        descriptor: descriptor.clone(),
+        open: Box::new(move || Ok(Box::new(io::Cursor::new(bytes.to_vec())))),
+    }
+}
+
 impl Packed {
     pub(crate) fn blobs<'s>(&'s self, image: &'s Image) -> Vec<BlobSource<'s>> {
-        let document = |descriptor: &Descriptor, bytes: &'s [u8]| BlobSource {
-            descriptor: descriptor.clone(),
-            open: Box::new(move || Ok(Box::new(io::Cursor::new(bytes.to_vec())))),
-        };
         let mut blobs = vec![
             document(&self.descriptor, &self.manifest_bytes),
             document(&self.manifest.config, &image.config_bytes),
@@ -439,20 +510,33 @@ impl Packed {
 }
 
 impl Builder<'_> {
-    fn write_local(&self, image: &Image, path: &Path) -> Result<Written> {
+    /// The files of the one image, or of each in a folder of its platform.
+    fn write_local(&self, images: &[Image], path: &Path) -> Result<Written> {
         let fault = || format!("could not write the files to `{}`", path.display());
         let options = ExportOptions { clamp: self.request.epoch, ..ExportOptions::default() };
-        let tree = self.final_tree(image)?;
-        export_tree(tree.root(), path, &options).explain(FailureKind::Environment, fault)?;
+        for image in images {
+            let path = match images.len() {
+                1 => path.to_owned(),
+                _ => path.join(folder_name(&image.config.platform())),
+            };
+            let tree = self.final_tree(image)?;
+            export_tree(tree.root(), &path, &options).explain(FailureKind::Environment, fault)?;
+        }
         Ok(Written { kind: "local", place: path.display().to_string(), manifest: None })
     }
 
-    fn write_tar(&self, image: &Image, to: &Destination) -> Result<Written> {
+    fn write_tar(&self, images: &[Image], to: &Destination) -> Result<Written> {
         let options = FlatOptions { clamp: self.request.epoch, ..FlatOptions::default() };
-        let tree = self.final_tree(image)?;
+        let trees = images.iter().map(|image| self.final_tree(image)).collect::<Result<Vec<_>>>()?;
+        let folders = images.iter().map(|image| folder_name(&image.config.platform()));
+        let folders: Vec<_> = folders.zip(trees.iter().map(|tree| tree.root())).collect();
         into_destination(to, |out| {
             let mut out = Cancellable(out, Some(self.cancel));
-            write_flat(tree.root(), &options, &mut out).map(drop).map_err(io::Error::other)
+            let written = match &folders[..] {
+                [(_, root)] => write_flat(root, &options, &mut out),
+                folders => write_flat_folders(folders, &options, &mut out),
+            };
+            written.map(drop).map_err(io::Error::other)
         })?;
         Ok(Written { kind: "tar", place: place(to), manifest: None })
     }

@@ -27,9 +27,11 @@ pub struct BuildRequest {
     pub build_args: BTreeMap<String, String>,
     /// `--target`; the last stage without it.
     pub target: Option<String>,
-    /// Platform of the image.
+    /// Platform of the image; of several, the one at hand, which is the first at the start.
     pub platform: Platform,
-    /// Whether it was asked for: then the image says it is of that platform, whatever its base is of.
+    /// All that are asked for, in order, where there are several: the result is an index over an image for each.
+    pub platforms: Vec<Platform>,
+    /// Whether a platform was asked for: then the image says it is of that platform, whatever its base is of.
     pub platform_given: bool,
     /// Platform that this program runs on.
     pub build_platform: Platform,
@@ -53,6 +55,14 @@ pub struct BuildRequest {
     pub strict_docker: bool,
     /// Environment of `git`, which fetches for ADD: the caller's, so that its configuration and agents are found.
     pub git_environment: BTreeMap<OsString, OsString>,
+}
+
+impl BuildRequest {
+    /// Whether there is an image for each of several platforms to build.
+    #[must_use]
+    pub fn is_for_several(&self) -> bool {
+        self.platforms.len() > 1
+    }
 }
 
 /// Where the files of `COPY` and `ADD` come from.

@@ -6,9 +6,11 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use rbuild_fs::{FileKind, Journal, Meta, PathContext, Root, RootfsPath};
+use rbuild_fs::{FileKind, Journal, Meta, PathContext, Root, RootfsPath, Timestamp};
 use rustix::io::Errno;
 
+use crate::entry::{Entry, EntryKind};
+use crate::tar_writer::TarWriter;
 use crate::walk::{Form, Walk, WalkOptions};
 use crate::{LayerError, LayerSummary};
 
@@ -47,6 +49,34 @@ pub fn write_flat(
 ) -> Result<LayerSummary, LayerError> {
     let walk = WalkOptions { form: Form::Merged, clamp: options.clamp, owners: options.owners };
     let (_, entries, bytes) = Walk::new(root, walk, out).run()?;
+    Ok(LayerSummary { entries, bytes })
+}
+
+/// Writes several root file systems as one tar, each in a folder of its name, which is root's and as old as the epoch.
+///
+/// # Errors
+/// As [`write_flat`].
+pub fn write_flat_folders(
+    trees: &[(String, &Root)],
+    options: &FlatOptions,
+    out: &mut dyn Write,
+) -> Result<LayerSummary, LayerError> {
+    let walk = WalkOptions { form: Form::Merged, clamp: options.clamp, owners: options.owners };
+    let mut tar = TarWriter::new(out);
+    for (name, root) in trees {
+        tar.entry(&Entry {
+            path: name.clone().into_bytes(),
+            kind: EntryKind::Directory,
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            mtime: Timestamp::from_seconds(0),
+            xattrs: Default::default(),
+        })?;
+        tar = Walk::beneath(format!("{name}/").into_bytes(), root, walk, tar).part()?;
+    }
+    let (_, entries, bytes) = tar.finish()?;
     Ok(LayerSummary { entries, bytes })
 }
 

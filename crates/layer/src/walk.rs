@@ -39,6 +39,8 @@ pub(crate) struct Walk<'a, W> {
     root: &'a Root,
     options: WalkOptions,
     tar: TarWriter<W>,
+    /// Before every path: empty, or a folder's name and a slash.
+    folder: Vec<u8>,
     /// Where the first name of a file with several stands, by device and inode.
     names: HashMap<(u64, u64), Vec<u8>>,
     buffer: Vec<u8>,
@@ -46,14 +48,23 @@ pub(crate) struct Walk<'a, W> {
 
 impl<'a, W: Write> Walk<'a, W> {
     pub(crate) fn new(root: &'a Root, options: WalkOptions, out: W) -> Self {
-        let tar = TarWriter::new(out);
-        Self { root, options, tar, names: HashMap::new(), buffer: vec![0; BUFFER] }
+        Self::beneath(Vec::new(), root, options, TarWriter::new(out))
+    }
+
+    /// Goes on in a tar that was begun already.
+    pub(crate) fn beneath(folder: Vec<u8>, root: &'a Root, options: WalkOptions, tar: TarWriter<W>) -> Self {
+        Self { root, options, tar, folder, names: HashMap::new(), buffer: vec![0; BUFFER] }
     }
 
     /// Walks it all; gives back the stream, the number of entries and of bytes.
-    pub(crate) fn run(mut self) -> Result<(W, u64, u64), LayerError> {
+    pub(crate) fn run(self) -> Result<(W, u64, u64), LayerError> {
+        self.part()?.finish()
+    }
+
+    /// Walks it all and leaves the tar open.
+    pub(crate) fn part(mut self) -> Result<TarWriter<W>, LayerError> {
         self.directory(&RootfsPath::root())?;
-        self.tar.finish()
+        Ok(self.tar)
     }
 
     /// Writes what lies in a directory.
@@ -179,7 +190,7 @@ impl<'a, W: Write> Walk<'a, W> {
         let seconds = self.options.clamp.map_or(meta.mtime.seconds, |clamp| clamp.min(meta.mtime.seconds));
         let (uid, gid) = if self.options.owners { (meta.uid, meta.gid) } else { (0, 0) };
         Entry {
-            path: path.relative().as_os_str().as_bytes().to_vec(),
+            path: [&self.folder[..], path.relative().as_os_str().as_bytes()].concat(),
             // Modes of links are 0777 to every kernel; nothing else may show in the bytes.
             mode: if matches!(kind, EntryKind::Symlink(_)) { 0o777 } else { meta.mode },
             kind,

@@ -201,7 +201,7 @@ pub(crate) struct BuildArgs {
     /// Network during RUN: default, host or none
     #[arg(long, value_name = "MODE")]
     pub(crate) network: Option<String>,
-    /// Platform of the image, such as linux/arm64
+    /// Platform of the image, such as linux/arm64; several (`linux/amd64,linux/arm64`) make an index
     #[arg(long = "platform", value_name = "PLATFORM", value_delimiter = ',')]
     pub(crate) platforms: Vec<String>,
     /// Where the result goes: `type=oci,dest=FILE`, `type=docker`, `type=local,dest=DIR`, `type=tar`, `type=image,push=true`, a folder, or `-`

@@ -116,7 +116,10 @@ fn finish(args: &BuildArgs, request: &BuildRequest, image: &BuiltImage) -> Resul
 
 /// BuildKit's keys (reference 3.10).
 fn metadata(request: &BuildRequest, image: &BuiltImage) -> serde_json::Value {
-    let mut document = serde_json::json!({ "containerimage.config.digest": image.id });
+    let mut document = serde_json::json!({});
+    if !request.is_for_several() {
+        document["containerimage.config.digest"] = serde_json::json!(image.id);
+    }
     let manifest = image.written.iter().find_map(|written: &Written| written.manifest.clone());
     if let Some(descriptor) = manifest {
         document["containerimage.digest"] = serde_json::json!(descriptor.digest);

@@ -22,6 +22,7 @@ type Result<T> = std::result::Result<T, CliError>;
 pub(crate) fn read(args: &BuildArgs, workshop: &Workshop) -> Result<BuildRequest> {
     let tags = args.tags.iter().map(|tag| image_name(tag)).collect::<Result<Vec<_>>>()?;
     let build_args = pairs_or_environment(&args.build_args);
+    let platforms = platforms(&args.platforms)?;
     let mut request = BuildRequest {
         dockerfile: String::new(),
         dockerfile_name: String::new(),
@@ -29,7 +30,8 @@ pub(crate) fn read(args: &BuildArgs, workshop: &Workshop) -> Result<BuildRequest
         ignore: None,
         named_contexts: context::named(&args.build_contexts, keep_git_dir(&build_args))?,
         target: args.target.clone(),
-        platform: platform(&args.platforms)?,
+        platform: platforms.first().cloned().unwrap_or_else(Platform::host),
+        platforms,
         platform_given: !args.platforms.is_empty(),
         build_platform: Platform::host(),
         labels: args.labels.iter().map(|label| name_value(label)).collect(),
@@ -213,16 +215,12 @@ fn ulimit(text: &str) -> Result<(String, u64, u64)> {
     Ok((name.to_owned(), number(soft)?, number(hard)?))
 }
 
-fn platform(given: &[String]) -> Result<Platform> {
-    let text = match given {
-        [] => match surroundings::variable("DOCKER_DEFAULT_PLATFORM") {
-            Some(text) => text,
-            None => return Ok(Platform::host()),
-        },
-        [one] => one.clone(),
-        _ => return Err(CliError::usage("one platform at a time, please").help("build each, and join them with an index")),
+fn platforms(given: &[String]) -> Result<Vec<Platform>> {
+    let default = surroundings::variable("DOCKER_DEFAULT_PLATFORM").filter(|_| given.is_empty());
+    let parse = |text: &String| {
+        Platform::parse(text).map_err(|error| CliError::usage(format!("could not understand `--platform {text}`: {error}")))
     };
-    Platform::parse(&text).map_err(|error| CliError::usage(format!("could not understand `--platform {text}`: {error}")))
+    given.iter().chain(&default).map(parse).collect()
 }
 
 /// `SOURCE_DATE_EPOCH` as a build arg, else from the environment.

@@ -110,7 +110,7 @@ impl Builder<'_> {
         parts.text("instruction", "RUN").text("parent", &*state.key);
         parts.text("command", format!("{argv:?}"));
         parts.text("directory", state.working_dir()).text("user", &*state.container().user);
-        parts.text("platform", self.request.platform.to_string()).text("hostname", self.hostname());
+        parts.text("platform", state.config.platform().to_string()).text("hostname", self.hostname());
         parts
             .text("network", format!("{network:?}"))
             .text("security", if insecure { "insecure" } else { "sandbox" });

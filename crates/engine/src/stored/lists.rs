@@ -8,7 +8,9 @@ use rbuild_store::{ImageRecord, Resource, Store};
 
 use crate::error::{Explain, Failure, FailureKind, Result};
 use crate::event::EventSink;
+use crate::image::Image;
 use crate::images::{read_blob, registry_failure};
+use crate::output::{keep, kept_by};
 use crate::relay::{Location, copy};
 
 /// Before the reference in the store's name of an index. Names of images have no space.
@@ -151,6 +153,55 @@ impl ImageList {
         let bytes = self.document().to_bytes();
         client.push_manifest(to, &MediaType::ImageIndex, &bytes).map_err(|error| registry_failure(to, error))
     }
+}
+
+/// Keeps what was built for several platforms: the index under each name, and the first image as what the name means where
+/// one image is wanted. Returns the index's digest.
+pub(crate) fn keep_list(store: &Store, images: &[Image], tags: &[Reference]) -> Result<Digest> {
+    let fault = || "could not write the index to the store".to_owned();
+    let (mut entries, mut keeps) = (Vec::new(), Vec::new());
+    for image in images {
+        let bytes = image.store_manifest(store)?.to_bytes();
+        let mut entry = Descriptor::of(MediaType::ImageManifest, &bytes);
+        entry.platform = Some(image.config.platform());
+        entries.push(entry);
+        if !tags.is_empty() {
+            let manifest = store.put_blob(&bytes).explain(FailureKind::Environment, fault)?;
+            let config = store.put_blob(&image.config_bytes).explain(FailureKind::Environment, fault)?;
+            keeps.extend([Resource::Blob(manifest.digest), Resource::Blob(config.digest)]);
+            keeps.extend(kept_by(store, image));
+        }
+    }
+    let bytes = Index::new(MediaType::ImageIndex, entries).to_bytes();
+    let digest = Digest::sha256_of(&bytes);
+    if let (Some(first), false) = (images.first(), tags.is_empty()) {
+        keep(store, first, tags)?;
+        store.put_blob(&bytes).explain(FailureKind::Environment, fault)?;
+        keeps.push(Resource::Blob(digest.clone()));
+    }
+    for tag in tags {
+        let record = ImageRecord {
+            reference: key(tag),
+            manifest: Some(digest.clone()),
+            image_id: digest.clone(),
+            created: rbuild_fs::Timestamp::now().seconds,
+            keeps: keeps.clone(),
+            session: String::new(),
+        };
+        store.set_tag(record).explain(FailureKind::Environment, fault)?;
+    }
+    Ok(digest)
+}
+
+/// The manifest of what was built here under a name for a platform, where it was built for several.
+pub(crate) fn built_for(store: &Store, name: &str, platform: &Platform) -> Result<Option<Digest>> {
+    let fault = || "could not read the store".to_owned();
+    let record = store.tag(&format!("{PREFIX}{name}")).explain(FailureKind::Environment, fault)?;
+    let Some(digest) = record.and_then(|record| record.manifest) else { return Ok(None) };
+    let index = Index::parse(&read_blob(store, &digest)?).explain(FailureKind::Environment, fault)?;
+    let built = |entry: &&Descriptor| !entry.annotations.contains_key(SOURCE);
+    let fits = |entry: &&Descriptor| entry.platform.as_ref().is_some_and(|known| known.satisfies(platform));
+    Ok(index.manifests.iter().filter(built).find(fits).map(|entry| entry.digest.clone()))
 }
 
 fn key(name: &Reference) -> String {
