@@ -259,6 +259,7 @@ fn a_layer_that_is_no_archive_is_refused() {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "what is not tried must be seen")]
 fn a_full_disk_is_said_and_the_next_build_works() {
     let test = Test::new(
         "FROM busybox AS one\nRUN head -c 1000000 /dev/urandom > /one\n\

@@ -3,9 +3,10 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
+use rustix::fs::XattrFlags;
 use serde_json::Value;
 
-use crate::common::{Image, Run, Test, registry, text, tool};
+use crate::common::{Image, Kind, Run, Test, registry, text, tool};
 
 const DOCKERFILE: &str = "FROM busybox\nRUN echo content > /file && chown 1000:50 /file && ln -s file /link\nCMD [\"cat\", \"/file\"]\n";
 
@@ -52,6 +53,81 @@ fn buildah_takes_the_image() {
     let container = tool("buildah", &[&storage[..], &["from", "--pull-never", id.trim()]].concat());
     let inspected = tool("buildah", &[&storage[..], &["inspect", container.trim()]].concat());
     assert!(inspected.contains("\"Cmd\""), "{inspected}");
+}
+
+#[test]
+fn podman_takes_the_image() {
+    let test = Test::new(DOCKERFILE);
+    test.build(&["-t", "app:1.0"]);
+    let archive = format!("oci-archive:{}", test.beside("image.tar").display());
+    let (root, runroot) = (test.beside("podman"), test.beside("podman-run"));
+    let storage = ["--root", text(&root), "--runroot", text(&runroot), "--storage-driver", "vfs"];
+    let id = tool("podman", &[&storage[..], &["pull", "--quiet", &archive]].concat());
+    let format = ["image", "inspect", "--format", "{{json .Config.Cmd}}", id.trim()];
+    assert_eq!(tool("podman", &[&storage[..], &format].concat()).trim(), r#"["cat","/file"]"#);
+}
+
+/// Every kind of file that a step may leave, and every way of COPY that both builders have.
+const SHOWCASE: &str = "FROM busybox AS make\n\
+    WORKDIR /work\n\
+    COPY . src/\n\
+    RUN echo x > f && ln f hard && ln -s f soft && ln -s /nowhere dangling && mkfifo -m 640 fifo && chmod 6755 f \
+    && mkdir -m 1777 sticky && chown 1000:50 fifo && touch 'white space' \u{fc}mlaut && mkdir -m 700 empty\n\
+    FROM busybox\n\
+    COPY --from=make /work /copied\n\
+    COPY --chown=33:44 src /owned/\n\
+    COPY --chmod=711 script /bin/script\n\
+    COPY *.txt one/ /several/\n\
+    ADD archive.tar /unpacked/\n\
+    RUN rm -r /copied/src/one && rm /etc/group && rm -r /home && mkdir /home && touch /home/new && chmod 4711 /bin/script \
+    && mv /several/b.txt /several/c.txt\n\
+    USER alice\n\
+    WORKDIR /made/by/workdir\n";
+
+#[test]
+fn the_files_are_those_that_buildah_makes() {
+    let test = Test::new(SHOWCASE);
+    for file in ["src/deep/er/file", "script", "a.txt", "b.txt", "one/inner", "one/two/inner", ".hidden"] {
+        test.file(file, file);
+    }
+    test.mode("script", 0o750);
+    test.mode("src/deep", 0o710);
+    test.link("src/link", "deep/er/file");
+    fs::hard_link(test.context().join("a.txt"), test.context().join("src/same")).unwrap();
+    let value = b"kept";
+    rustix::fs::setxattr(test.context().join("a.txt"), "user.note", value, XattrFlags::empty()).unwrap();
+    let context = test.context();
+    let packed = context.join("archive.tar");
+    let fixed = ["--owner=7", "--group=8", "--numeric-owner", "--mtime=@1000"];
+    tool("tar", &[&["-cf", text(&packed), "-C", text(&context)], &fixed[..], &["one", "script"]].concat());
+
+    let ours = test.build(&[]);
+    let (root, runroot) = (test.beside("buildah"), test.beside("buildah-run"));
+    let storage = ["--root", text(&root), "--runroot", text(&runroot), "--storage-driver", "vfs"];
+    let conf = test.beside("registries.conf");
+    let build = ["build", "--quiet", "--isolation", "chroot", "--tls-verify=false", "--format", "oci", text(&context)];
+    let registries = ["--registries-conf", text(&conf)];
+    let id = tool("buildah", &[&storage[..], &registries, &build].concat());
+    let archive = test.beside("buildah.tar");
+    let to = format!("oci-archive:{}", text(&archive));
+    tool("buildah", &[&storage[..], &["push", "--quiet", id.trim(), &to]].concat());
+    let theirs = Image::read(&archive);
+
+    // What buildah makes to mount upon stays in its layers.
+    let stubs = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/run"];
+    let mut different = String::new();
+    for path in ours.files.keys().chain(theirs.files.keys()).collect::<std::collections::BTreeSet<_>>() {
+        let seen = |image: &Image| {
+            image.files.get(path).map(|file| {
+                let link = file.link.as_ref().filter(|_| file.kind == Kind::Symlink);
+                format!("{:?} {:o} {}:{} {link:?} {:?} {} bytes", file.kind, file.mode, file.uid, file.gid, file.xattrs, file.content.len())
+            })
+        };
+        if seen(&ours) != seen(&theirs) && !stubs.contains(&path.as_str()) {
+            different += &format!("{path}\n  rbuild:  {:?}\n  buildah: {:?}\n", seen(&ours), seen(&theirs));
+        }
+    }
+    assert!(different.is_empty(), "{different}");
 }
 
 #[test]

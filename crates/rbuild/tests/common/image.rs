@@ -31,6 +31,8 @@ pub(crate) struct Entry {
     /// In seconds since 1970.
     pub(crate) mtime: u64,
     pub(crate) content: Vec<u8>,
+    /// Extended attributes.
+    pub(crate) xattrs: BTreeMap<String, Vec<u8>>,
     /// A symbolic link's or a hard link's target.
     pub(crate) link: Option<String>,
 }
@@ -134,9 +136,21 @@ fn read_entry(mut entry: tar::Entry<'_, Box<dyn Read + '_>>) -> (String, Entry) 
         gid: header.gid().unwrap(),
         mtime: header.mtime().unwrap(),
         content,
+        xattrs: BTreeMap::new(),
         link: entry.link_name().unwrap().map(|target| target.to_str().unwrap().to_owned()),
     };
-    (absolute(entry.path().unwrap().to_str().unwrap()), file)
+    let path = absolute(entry.path().unwrap().to_str().unwrap());
+    (path, Entry { xattrs: xattrs(&mut entry), ..file })
+}
+
+/// The extended attributes in an entry's PAX records.
+fn xattrs(entry: &mut tar::Entry<'_, Box<dyn Read + '_>>) -> BTreeMap<String, Vec<u8>> {
+    let Some(records) = entry.pax_extensions().unwrap() else { return BTreeMap::new() };
+    let xattr = |record: tar::PaxExtension<'_>| {
+        let name = record.key().unwrap().strip_prefix("SCHILY.xattr.")?;
+        Some((name.to_owned(), record.value_bytes().to_vec()))
+    };
+    records.filter_map(|record| xattr(record.unwrap())).collect()
 }
 
 /// `./usr/bin/` → `/usr/bin`.
