@@ -41,7 +41,7 @@ impl Ids {
     fn set_two(&mut self, real: u32, effective: u32, privileged: bool) -> Result<(), Errno> {
         let allowed_real = [KEEP, self.real, self.effective].contains(&real);
         let allowed_effective = effective == KEEP || self.has(effective);
-        if !privileged && !(allowed_real && allowed_effective) {
+        if !(privileged || allowed_real && allowed_effective) {
             return Err(Errno::PERM);
         }
         let before = self.real;
@@ -107,8 +107,10 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
-    /// As a program is started for a user.
+    /// As a program is started for a user. The kernel shows supplementary groups sorted.
     pub(crate) fn new(uid: u32, gid: u32, supplementary: &[u32]) -> Self {
+        let mut supplementary = supplementary.to_vec();
+        supplementary.sort_unstable();
         Self { users: Ids::all(uid), groups: Ids::all(gid), supplementary: supplementary.into() }
     }
 

@@ -245,6 +245,7 @@ fn shown(seen: &Seen) -> libc::stat {
 }
 
 /// `struct stat64` of i386 (arch/x86/include/uapi/asm/stat.h), packed.
+#[allow(clippy::unnecessary_cast, reason = "the widths of these fields differ between architectures")]
 fn narrow(stat: &libc::stat) -> [u8; 96] {
     let mut out = [0; 96];
     let mut put = |offset: usize, bytes: &[u8]| out[offset..offset + bytes.len()].copy_from_slice(bytes);

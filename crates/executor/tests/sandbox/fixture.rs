@@ -19,7 +19,7 @@ const APPLETS: &[&str] = &[
     "cat", "chmod", "chown", "cp", "dd", "echo", "env", "false", "grep", "head", "hostname", "id",
     "ifconfig", "ip", "kill", "ln", "ls", "mkdir", "mknod", "mount", "mv", "ps", "pwd", "readlink", "rm",
     "rmdir", "sed", "sh", "sleep", "sort", "stat", "test", "touch", "true", "tty", "umount", "unshare", "wc",
-    "yes", "nsenter", "chroot", "seq", "find", "nohup", "su", "mkfifo", "tar",
+    "yes", "nsenter", "chroot", "seq", "find", "nohup", "su", "mkfifo", "tar", "xargs",
 ];
 
 pub(crate) const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\napp:x:1500:1501::/home/app:/bin/sh\n";
