@@ -29,6 +29,10 @@ pub struct Dockerfile {
     pub trailing_comments: Vec<Comment>,
     /// What reading it had to say: `NoEmptyContinuation` alone. [`crate::check`] reports it too.
     pub warnings: Vec<Diagnostic>,
+    /// Wrong values in instructions that can be read all the same: ports, signals. They matter only to a build that needs
+    /// their stage, see [`crate::StageGraph::faults`].
+    #[serde(skip)]
+    pub faults: Vec<Diagnostic>,
     #[serde(skip)]
     source: String,
     #[serde(skip)]
@@ -74,11 +78,14 @@ impl Dockerfile {
         if statements.is_empty() && errors.is_empty() {
             return Err(vec![Diagnostic::error("file with no instructions", Span::default())]);
         }
-        let mut parsing = Parsing { escape, strict: options.strict_docker, errors: &mut errors };
+        let mut faults = Vec::new();
+        let mut parsing =
+            Parsing { escape, strict: options.strict_docker, errors: &mut errors, faults: &mut faults };
         let instructions: Vec<Option<Instruction>> =
             statements.iter().map(|statement| parse_instruction(statement, &mut parsing)).collect();
         let (global_args, stages) = into_stages(&statements, instructions, &mut errors);
         if !errors.is_empty() {
+            errors.append(&mut faults);
             errors.sort_by_key(|error| error.span.start);
             return Err(errors);
         }
@@ -89,6 +96,7 @@ impl Dockerfile {
             stages,
             trailing_comments,
             warnings: statements.iter().filter_map(empty_continuation).collect(),
+            faults,
             source: source.to_owned(),
             lines: LineIndex::new(source),
         })
@@ -128,15 +136,15 @@ impl Dockerfile {
 
 /// Reads a trigger as the image config keeps it, heredocs inline. Spans are offsets in `text`.
 pub fn parse_onbuild(text: &str, escape: Escape) -> Result<Instruction, Diagnostic> {
-    let mut errors = Vec::new();
+    let (mut errors, mut faults) = (Vec::new(), Vec::new());
     let (statements, _) = read_statements(text, 0, escape, &mut errors);
-    let mut parsing = Parsing { escape, strict: false, errors: &mut errors };
+    let mut parsing = Parsing { escape, strict: false, errors: &mut errors, faults: &mut faults };
     let instruction = match statements.as_slice() {
         [one] => parse_instruction(one, &mut parsing),
         _ => None,
     };
     let whole = Span::new(0, text.len());
-    match (errors.into_iter().next(), instruction) {
+    match (errors.into_iter().chain(faults).next(), instruction) {
         (Some(error), _) => Err(error),
         (None, None) => Err(Diagnostic::error("an ONBUILD trigger must be one instruction", whole)),
         (None, Some(found)) => match found.keyword {

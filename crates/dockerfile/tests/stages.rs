@@ -24,7 +24,10 @@ fn graph(source: &str) -> StageGraph {
 
 fn errors(source: &str) -> Vec<String> {
     let dockerfile = Dockerfile::parse(source).unwrap();
-    let errors = StageGraph::of(&dockerfile, &arguments(&[], &[])).unwrap_err();
+    let errors = match StageGraph::of(&dockerfile, &arguments(&[], &[])) {
+        Ok(graph) => graph.faults(&graph.plan_for(None).unwrap()),
+        Err(errors) => errors,
+    };
     errors.into_iter().map(|error| error.message).collect()
 }
 
@@ -78,7 +81,7 @@ fn wrong_graphs() {
     for (source, message) in [
         ("FROM a AS me\nCOPY --from=me / /", "circular dependency detected on stage: me"),
         (
-            "FROM a AS first\nCOPY --from=later / /\nFROM b AS later",
+            "FROM a AS first\nCOPY --from=later / /\nFROM b AS later\nCOPY --from=first / /",
             "cannot copy from stage \"later\", it needs to be defined before current stage \"first\"",
         ),
         ("FROM a\nCOPY --from=7 / /", "invalid stage index 7"),
@@ -89,6 +92,31 @@ fn wrong_graphs() {
     ] {
         assert_eq!(errors(source), [message], "{source}");
     }
+}
+
+#[test]
+fn faults_of_stages_that_are_not_needed_hinder_nobody() {
+    for bad in [
+        "COPY --from=later / /",
+        "COPY --from=7 / /",
+        "RUN --mount=from=later,target=/t x",
+        "EXPOSE abc",
+        "STOPSIGNAL nope",
+        "COPY --from=${A:?} / /",
+    ] {
+        let source = format!("FROM a AS first\n{bad}\nFROM b AS later\nENV A=1");
+        let graph = graph(&source);
+        assert_eq!(graph.faults(&graph.plan_for(None).unwrap()), [], "{bad}");
+        let faults = graph.faults(&graph.plan_for(Some("first")).unwrap());
+        assert_eq!(faults.len(), 1, "{bad}: {faults:?}");
+    }
+}
+
+#[test]
+fn a_trigger_that_is_no_instruction_fails_where_it_fires() {
+    let declared = graph("FROM a AS base\nONBUILD FOO bar");
+    assert_eq!(declared.faults(&declared.plan_for(None).unwrap()), []);
+    assert_eq!(errors("FROM a AS base\nONBUILD FOO bar\nFROM base"), ["unknown instruction: FOO"]);
 }
 
 #[test]

@@ -42,7 +42,10 @@ fn refused() {
         let source = fs::read_to_string(&path).unwrap();
         let errors = match Dockerfile::parse(&source) {
             Err(errors) => errors,
-            Ok(dockerfile) => StageGraph::of(&dockerfile, &GraphArguments::default()).unwrap_err(),
+            Ok(dockerfile) => match StageGraph::of(&dockerfile, &GraphArguments::default()) {
+                Err(errors) => errors,
+                Ok(graph) => graph.faults(&graph.plan_for(None).unwrap()),
+            },
         };
         let lines = rbuild_dockerfile::LineIndex::new(&source);
         let mut text = String::new();

@@ -9,7 +9,8 @@ use crate::instruction::expand_diagnostic;
 use crate::{Command, Diagnostic, Dockerfile, Escape, Instruction, Span, Stage, Word, parse_onbuild};
 
 impl StageGraph {
-    /// Finds what each stage of `dockerfile` needs. The errors are all that were found, in the order of the text.
+    /// Finds what each stage of `dockerfile` needs. The errors are all that were found in the `FROM`s and before them, in
+    /// the order of the text; of those in instructions see [`StageGraph::faults`].
     pub fn of(dockerfile: &Dockerfile, arguments: &GraphArguments) -> Result<StageGraph, Vec<Diagnostic>> {
         let mut builder = Builder::new(dockerfile, arguments);
         let predefined: Vec<(String, String)> = builder.globals.clone().into_iter().collect();
@@ -22,7 +23,13 @@ impl StageGraph {
             builder.errors.sort_by_key(|error| error.span.start);
             return Err(builder.errors);
         }
-        Ok(StageGraph { stages: builder.stages, global_args: in_order(predefined, declared), contexts: builder.contexts })
+        builder.faults.sort_by_key(|(_, fault)| fault.span.start);
+        Ok(StageGraph {
+            stages: builder.stages,
+            global_args: in_order(predefined, declared),
+            contexts: builder.contexts,
+            faults: builder.faults,
+        })
     }
 
     /// What `--from=name` means in stage `stage`; for triggers of a base image, whose text is known only when the
@@ -86,6 +93,7 @@ struct Builder<'a> {
     /// What is known of each stage's variables: its ARGs and ENVs, not those of its base image.
     variables: Vec<BTreeMap<String, String>>,
     errors: Vec<Diagnostic>,
+    faults: Vec<(StageId, Diagnostic)>,
     /// The number of the last stage of each name, of all stages.
     last: HashMap<&'a str, usize>,
     /// The same of the stages so far.
@@ -102,6 +110,7 @@ impl<'a> Builder<'a> {
             stages: Vec::new(),
             variables: Vec::new(),
             errors: Vec::new(),
+            faults: Vec::new(),
             last: dockerfile.stages.iter().filter_map(|stage| Some((stage.name()?, stage.index))).collect(),
             earlier: HashMap::new(),
         }
@@ -157,6 +166,7 @@ impl<'a> Builder<'a> {
         let replacement = stage.name().and_then(|name| self.contexts.for_stage(name, platform.as_deref()));
         let replaced = replacement.is_some();
         if !replaced {
+            self.faults.extend(written_faults(self.dockerfile, stage).map(|fault| (id, fault.clone())));
             for (at, instruction) in stage.instructions.iter().enumerate() {
                 self.instruction(stage, at, instruction, &variables, &mut dependencies);
                 if follow {
@@ -258,10 +268,11 @@ impl<'a> Builder<'a> {
                         self.depend(stage, at, mount, &from, true, dependencies);
                     }
                 }
-                Err(error) => self.errors.push(
-                    Diagnostic::error(error.message, span)
-                        .label(onbuild.span, "in this trigger of the base stage"),
-                ),
+                Err(error) => {
+                    let fault = Diagnostic::error(error.message, span)
+                        .label(onbuild.span, "in this trigger of the base stage");
+                    self.faults.push((StageId(stage.index), fault));
+                }
             }
         }
     }
@@ -278,7 +289,10 @@ impl<'a> Builder<'a> {
             if from.text.contains('$') && !self.arguments.strict_docker {
                 match expand(&from.text, variables, self.escape(), Mode::Word) {
                     Ok(expansion) => from.text = expansion.value,
-                    Err(error) => self.errors.push(expand_diagnostic(&from.text, from.span, error)),
+                    Err(error) => {
+                        let fault = expand_diagnostic(&from.text, from.span, error);
+                        self.faults.push((StageId(stage.index), fault));
+                    }
                 }
             }
             self.depend(stage, at, mount, &from, false, dependencies);
@@ -300,7 +314,7 @@ impl<'a> Builder<'a> {
             Ok(source) => {
                 dependencies.push(Dependency { source, instruction, mount, onbuild, span: from.span })
             }
-            Err(error) => self.errors.push(error),
+            Err(fault) => self.faults.push((StageId(stage.index), fault)),
         }
     }
 
@@ -326,6 +340,13 @@ impl<'a> Builder<'a> {
             _ => {}
         }
     }
+}
+
+/// The faults that reading the file noted in a stage.
+fn written_faults<'a>(dockerfile: &'a Dockerfile, stage: &Stage) -> impl Iterator<Item = &'a Diagnostic> {
+    let next = dockerfile.stages.get(stage.index + 1).map_or(usize::MAX, |next| next.instruction.span.start);
+    let within = stage.instruction.span.start..next;
+    dockerfile.faults.iter().filter(move |fault| within.contains(&fault.span.start))
 }
 
 /// The `from=`s of an instruction, with the number of the mount each belongs to.

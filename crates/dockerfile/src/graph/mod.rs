@@ -13,7 +13,7 @@ pub use arguments::{BuildPlatform, GraphArguments};
 pub(crate) use build::global_args;
 pub use count::StepCounter;
 
-use crate::Span;
+use crate::{Diagnostic, Span};
 
 /// The number of a stage in its Dockerfile, from 0.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize)]
@@ -114,6 +114,9 @@ pub struct StageGraph {
     pub global_args: Vec<(String, String)>,
     #[serde(skip)]
     contexts: contexts::Contexts,
+    /// What is wrong in the instructions of a stage.
+    #[serde(skip)]
+    faults: Vec<(StageId, Diagnostic)>,
 }
 
 /// What a target needs.

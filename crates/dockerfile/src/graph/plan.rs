@@ -34,6 +34,13 @@ impl StageGraph {
         }
     }
 
+    /// What is wrong in the instructions of the stages that a plan needs, in the order of the text. The same in other
+    /// stages hinders nobody.
+    pub fn faults(&self, plan: &Plan) -> Vec<Diagnostic> {
+        let is_needed = |id: StageId| plan.stages.iter().any(|stage| stage.id == id);
+        self.faults.iter().filter(|(id, _)| is_needed(*id)).map(|(_, fault)| fault.clone()).collect()
+    }
+
     /// The stages, images and contexts that a target needs; without a name the last stage's.
     pub fn plan_for(&self, target: Option<&str>) -> Result<Plan, Diagnostic> {
         let target = self.target(target)?;

@@ -403,8 +403,8 @@ pub struct Onbuild {
     pub text: String,
     /// Where the trigger stands.
     pub span: Span,
-    /// The trigger's keyword.
-    pub keyword: Keyword,
+    /// The trigger's keyword; `None`: there is no such instruction, which is an error only when the trigger fires.
+    pub keyword: Option<Keyword>,
     /// Where the body of its first heredoc begins in the source.
     pub body: Option<usize>,
 }

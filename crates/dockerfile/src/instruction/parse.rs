@@ -19,6 +19,8 @@ pub(crate) struct Parsing<'a> {
     /// Refuse variables in `--from=`.
     pub(crate) strict: bool,
     pub(crate) errors: &'a mut Vec<Diagnostic>,
+    /// Wrong values, which matter only where the instruction is carried out.
+    pub(crate) faults: &'a mut Vec<Diagnostic>,
 }
 
 /// An instruction's arguments.
@@ -214,7 +216,7 @@ impl Parsing<'_> {
         }
         for port in ports.iter().filter(|port| is_plain(&port.text)) {
             if let Err(message) = parse_port(&port.text) {
-                self.error(message, port.span);
+                self.faults.push(Diagnostic::error(message, port.span));
             }
         }
         Some(Expose { ports })
@@ -266,13 +268,14 @@ impl Parsing<'_> {
             self.error("ONBUILD requires at least one argument", at.span);
             return None;
         }
-        let inner = read_keyword(at.text, at.range.clone(), self.errors)?;
-        match inner.keyword {
-            Keyword::Onbuild => {
-                self.error("chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed", inner.span)
+        let keyword = split_keyword(at.text, at.range.clone()).0;
+        let span = at.text.span(at.text.trim(at.range.clone()));
+        match keyword {
+            Some(Keyword::Onbuild) => {
+                self.error("chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed", span);
             }
-            Keyword::From | Keyword::Maintainer => {
-                self.error(format!("{} isn't allowed as an ONBUILD trigger", inner.keyword), inner.span);
+            Some(keyword @ (Keyword::From | Keyword::Maintainer)) => {
+                self.error(format!("{keyword} isn't allowed as an ONBUILD trigger"), span);
             }
             _ => {}
         }
@@ -283,7 +286,7 @@ impl Parsing<'_> {
             text.push_str(&heredoc.name);
         }
         let body = at.heredocs.first().map(|heredoc| heredoc.body.start);
-        Some(Onbuild { text, span: inner.span, keyword: inner.keyword, body })
+        Some(Onbuild { text, span, keyword, body })
     }
 
     fn shell(&mut self, at: &Arguments<'_>) -> Option<Vec<Word>> {
@@ -307,7 +310,7 @@ impl Parsing<'_> {
     fn stop_signal(&mut self, at: &Arguments<'_>) -> Option<Word> {
         let signal = self.one_word(at)?;
         if is_plain(&signal.text) && parse_signal(&signal.text).is_none() {
-            self.error(format!("invalid signal: {}", signal.text), signal.span);
+            self.faults.push(Diagnostic::error(format!("invalid signal: {}", signal.text), signal.span));
         }
         Some(signal)
     }
