@@ -207,8 +207,13 @@ impl Tree {
             }
         }
         let path = RootfsPath::new(pivot).join(pattern.relative());
-        // What `--exclude` leaves out is there all the same.
-        let there = || Ok::<_, PathError>(self.root().meta_follow(&path)?.is_some() && !self.ignored(&path));
+        // What `--exclude` leaves out is there all the same; what lies behind a linked folder is not, as in the reference.
+        let there = || {
+            let inside = self.real(&RootfsPath::new(pivot))?.join(pattern.relative());
+            let folder = inside.parent().unwrap_or_else(RootfsPath::root);
+            let is_direct = self.real(&folder)? == folder;
+            Ok::<_, PathError>(is_direct && self.root().meta(&inside)?.is_some() && !self.ignored(&path))
+        };
         if literal && found.is_empty() && !there()? {
             let ignored_by = self.ignored_by(&path).cloned();
             return Err(SelectError::NotFound { path, ignored_by });

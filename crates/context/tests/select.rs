@@ -186,6 +186,17 @@ fn parents_are_kept_from_the_pivot_on() {
 }
 
 #[test]
+fn parents_do_not_lead_through_links() {
+    let dir = context(&["d/x"]);
+    symlink("d", dir.path().join("ld")).unwrap();
+    symlink("d/x", dir.path().join("lf")).unwrap();
+    let tree = tree(&dir, "");
+    assert!(tree.select("ld/x", &parents()).is_err());
+    assert_eq!(select(&tree, "lf", &parents()), ["/=: lf"]);
+    assert_eq!(select(&tree, "ld/./x", &parents()), ["/d=: x"]);
+}
+
+#[test]
 fn in_a_context_everything_is_roots_and_sockets_are_files() {
     let dir = context(&["f"]);
     let _socket = UnixListener::bind(dir.path().join("socket")).unwrap();
