@@ -59,11 +59,34 @@ pub(crate) fn tokens(pattern: &str, folders: bool) -> Result<Vec<Token>, Pattern
             '*' => Token::Star,
             '?' => Token::AnyChar,
             '[' => class(&mut chars).map_err(fail)?,
-            '\\' => Token::Literal(chars.next().ok_or_else(|| fail("nothing follows its last backslash"))?),
+            '\\' => {
+                let escaped = chars.next().ok_or_else(|| fail("nothing follows its last backslash"))?;
+                if folders { escape(escaped).map_err(fail)? } else { Token::Literal(escaped) }
+            }
             other => Token::Literal(other),
         });
     }
     Ok(tokens)
+}
+
+/// What a backslash makes of a character in an ignore file, whose patterns become regular expressions of Go's `regexp`.
+fn escape(char: char) -> Result<Token, &'static str> {
+    let class = |negated, ranges: &[_]| Token::Class { negated, ranges: ranges.to_vec() };
+    let word = [('0', '9'), ('A', 'Z'), ('_', '_'), ('a', 'z')];
+    let space = [('\t', '\n'), ('\u{c}', '\r'), (' ', ' ')];
+    Ok(match char {
+        'a' => Token::Literal('\u{7}'),
+        'f' => Token::Literal('\u{c}'),
+        'n' => Token::Literal('\n'),
+        'r' => Token::Literal('\r'),
+        't' => Token::Literal('\t'),
+        'v' => Token::Literal('\u{b}'),
+        'd' | 'D' => class(char == 'D', &[('0', '9')]),
+        's' | 'S' => class(char == 'S', &space),
+        'w' | 'W' => class(char == 'W', &word),
+        other if other.is_ascii() && !other.is_ascii_alphanumeric() => Token::Literal(other),
+        _ => return Err("a backslash there has no meaning; it is for `*`, `?`, `[` and the like"),
+    })
 }
 
 fn class(chars: &mut Peekable<Chars<'_>>) -> Result<Token, &'static str> {

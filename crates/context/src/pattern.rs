@@ -117,7 +117,9 @@ fn matcher(clean: &str) -> Result<Matcher, PatternError> {
 }
 
 fn folder(name: &str) -> Folder {
-    if name.contains("**") {
+    // A letter behind a backslash is not that letter.
+    let is_letter = |(at, _): (usize, &str)| name[at + 1..].starts_with(|next: char| next.is_ascii_alphanumeric());
+    if name.contains("**") || name.match_indices('\\').any(is_letter) {
         return Folder::Anything;
     }
     if !Glob::has_wildcards(name) && !name.contains('\\') {
@@ -303,6 +305,13 @@ mod tests {
             ("{a,b}*", "a", false),
             ("x?z", "x/z", false),
             ("?", "é", true),
+            ("\\a", "a", false),
+            ("\\a", "\u{7}", true),
+            ("x\\d/y", "x7/y", true),
+            ("x\\D", "x7", false),
+            ("\\w\\W", "a.", true),
+            ("\\!x", "!x", true),
+            ("\\#y", "#y", true),
         ] {
             let set = PatternSet::new([pattern]).unwrap();
             assert_eq!(set.matches(path), expected, "{pattern} on {path}");
@@ -352,6 +361,7 @@ mod tests {
             ("[a/b]/x", "q", true),
             ("a\\*/x", "a*", true),
             ("a\\*/x", "ab", false),
+            ("\\d/x", "7", true),
             ("x", "", true),
         ] {
             assert_eq!(
@@ -364,7 +374,7 @@ mod tests {
 
     #[test]
     fn broken_patterns_are_refused() {
-        for pattern in ["!", "!  ", "[", "a\\", "[a-]", "**/["] {
+        for pattern in ["!", "!  ", "[", "a\\", "[a-]", "**/[", "\\q", "\\é"] {
             assert!(Pattern::new(pattern).is_err(), "{pattern}");
         }
     }
