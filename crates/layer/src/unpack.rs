@@ -130,6 +130,7 @@ impl<'a> Unpacker<'a> {
         if self.parent.as_ref() == Some(&parent) {
             return Ok(());
         }
+        self.refuse_dangling(&parent)?;
         let made = self.root.create_dir_all(&parent, &self.new_dir())?;
         for path in made {
             if let Some(mtime) = self.new_dir().mtime {
@@ -138,6 +139,27 @@ impl<'a> Unpacker<'a> {
             self.implied.push(path);
         }
         self.parent = Some(parent);
+        Ok(())
+    }
+
+    /// What ADD unpacks makes no folder for a link to point at, as in the reference: such an archive is no whole one.
+    fn refuse_dangling(&self, folder: &RootfsPath) -> Result<(), LayerError> {
+        if self.is_lower() || self.root.meta_follow(folder)?.is_some() {
+            return Ok(());
+        }
+        let mut path = RootfsPath::root();
+        for name in folder.components() {
+            path = path.join(name);
+            match self.root.meta(&path)? {
+                Some(meta) if !meta.is_symlink() => {}
+                Some(_) if self.root.meta_follow(&path)?.is_some() => {}
+                Some(_) => {
+                    let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+                    return Err(PathError::new("follow the link", self.root.name_of(&path), missing).into());
+                }
+                None => break,
+            }
+        }
         Ok(())
     }
 

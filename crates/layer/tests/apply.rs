@@ -321,10 +321,22 @@ fn what_is_implied_comes_from_below() {
 }
 
 #[test]
+fn an_archive_with_files_behind_a_link_to_nothing_is_refused() {
+    for below in ["l/file", "l/sub/file"] {
+        let place = Place::new();
+        place.dir("app");
+        let tar = RawTar::new().symlink("l", "/etc").file(below, "x").end();
+        let error = unpack_archive(&tar[..], &place.root, &"/app".into(), &UnpackOptions::default()).unwrap_err();
+        assert!(error.to_string().contains("l/"), "{error}");
+        assert!(place.meta("app/etc").is_none());
+    }
+}
+
+#[test]
 fn archives_are_unpacked_over_what_is_there_and_stay_in_their_folder() {
     let place = Place::new();
     place.dir("app").file("app/one", "old").symlink("app/rel", "target").symlink("app/lib", "usr/lib");
-    place.dir("app/usr").dir("app/usr/lib").dir("app/data").symlink("app/abs", "/etc");
+    place.dir("app/usr").dir("app/usr/lib").dir("app/data").dir("app/etc").symlink("app/abs", "/etc");
     place.dir("etc");
     let tar = RawTar::new()
         .dir("./")
