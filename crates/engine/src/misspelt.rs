@@ -18,7 +18,9 @@ pub(crate) fn as_stage(
     let names = dockerfile.stages.iter().take(stages).filter_map(|stage| stage.from.name.as_ref());
     let names: Vec<_> = names.collect();
     let near = suggestion(name, names.iter().map(|known| known.text.as_str()));
-    let (Some(near), Some(kind)) = (near, registry_kind(&failure)) else { return BuildError::Failed(failure) };
+    let (Some(near), Some(kind)) = (near, registry_kind(&failure)) else {
+        return BuildError::Failed(failure);
+    };
     let help = format!("did you mean `{near}`?");
     // Docker Hub says "denied" of what does not exist.
     if !matches!(kind, ErrorKind::NotFound | ErrorKind::Unauthorized | ErrorKind::Denied) {

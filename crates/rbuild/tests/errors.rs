@@ -121,7 +121,11 @@ fn a_registry_that_wants_a_login() {
     let server = TestRegistry::start();
     server.put_image("private", "1", &tiny_image().layer(&[TarEntry::file("x", "x")]));
     server.require(Login::Basic("ada".to_owned(), "secret".to_owned()));
-    server_says(&server, "private:1", REGISTRY, "\
+    server_says(
+        &server,
+        "private:1",
+        REGISTRY,
+        "\
 error: could not get the image `SERVER/private:1`
  --> Dockerfile:1:6
   |
@@ -130,14 +134,19 @@ error: could not get the image `SERVER/private:1`
   |
 caused by: GET http://SERVER/v2/private/manifests/1: 401: authentication required
 help: log in with `rbuild login SERVER` or `docker login`; a repository that does not exist also answers so
-");
+",
+    );
 }
 
 #[test]
 fn a_registry_that_is_out_of_order() {
     let server = TestRegistry::start();
     server.fault(Fault::once("GET", "/manifests/", Effect::status(503)).times(100));
-    server_says(&server, "x:1", REGISTRY, "\
+    server_says(
+        &server,
+        "x:1",
+        REGISTRY,
+        "\
 error: could not get the image `SERVER/x:1`
  --> Dockerfile:1:6
   |
@@ -145,14 +154,19 @@ error: could not get the image `SERVER/x:1`
   |      ^^^^^^^^^^
   |
 caused by: GET http://SERVER/v2/x/manifests/1: 503: scripted 503 (tried 6 times)
-");
+",
+    );
 }
 
 #[test]
 fn a_registry_that_has_had_enough() {
     let server = TestRegistry::start();
     server.fault(Fault::once("GET", "/manifests/", Effect::too_many_requests("3600")).times(100));
-    server_says(&server, "x:1", REGISTRY, "\
+    server_says(
+        &server,
+        "x:1",
+        REGISTRY,
+        "\
 error: could not get the image `SERVER/x:1`
  --> Dockerfile:1:6
   |
@@ -161,14 +175,19 @@ error: could not get the image `SERVER/x:1`
   |
 caused by: GET http://SERVER/v2/x/manifests/1: 429: slow down
 help: log in: the limit of accounts is higher than that of strangers; or use a mirror (registries.conf)
-");
+",
+    );
 }
 
 #[test]
 fn a_manifest_that_is_none() {
     let server = TestRegistry::start();
     server.put_manifest("odd", "1", &MediaType::ImageManifest, b"<html>hello</html>");
-    server_says(&server, "odd:1", REGISTRY, "\
+    server_says(
+        &server,
+        "odd:1",
+        REGISTRY,
+        "\
 error: could not get the image `SERVER/odd:1`
  --> Dockerfile:1:6
   |
@@ -178,7 +197,8 @@ error: could not get the image `SERVER/odd:1`
 caused by: could not accept SERVER/odd@sha256:7e537e903df5bfa9c9de2dc590d2646f8b4aa71dd14877bd3e2eceda829a4618
 caused by: could not read the manifest
 caused by: expected value at line 1 column 1
-");
+",
+    );
 }
 
 #[test]
@@ -186,7 +206,11 @@ fn an_image_for_other_machines_only() {
     let server = TestRegistry::start();
     let image = |platform| tiny_image().layer(&[TarEntry::file("x", "x")]).platform(platform);
     server.put_index("other", "1", &[image("linux/s390x"), image("windows/amd64")]);
-    server_says(&server, "other:1", REGISTRY, "\
+    server_says(
+        &server,
+        "other:1",
+        REGISTRY,
+        "\
 error: could not get the image `SERVER/other:1`
  --> Dockerfile:1:6
   |
@@ -194,7 +218,8 @@ error: could not get the image `SERVER/other:1`
   |      ^^^^^^^^^^^^^^
   |
 caused by: no image for platform linux/amd64; the index offers linux/s390x, windows/amd64
-");
+",
+    );
 }
 
 #[test]
@@ -203,7 +228,11 @@ fn a_config_that_contradicts_the_manifest() {
     let mut image = tiny_image().layer(&[TarEntry::file("x", "x")]);
     image.config.rootfs.diff_ids.clear();
     server.put_image("odd", "1", &image);
-    server_says(&server, "odd:1", REGISTRY, "\
+    server_says(
+        &server,
+        "odd:1",
+        REGISTRY,
+        "\
 error: could not get the image `SERVER/odd:1`
  --> Dockerfile:1:6
   |
@@ -211,7 +240,8 @@ error: could not get the image `SERVER/odd:1`
   |      ^^^^^^^^^^^^
   |
 caused by: could not use the image config: it lists 0 diff IDs, the manifest 1 layers
-");
+",
+    );
 }
 
 #[test]
@@ -220,11 +250,13 @@ fn registries_conf_blocks_and_may_be_wrong() {
     let file = test.beside("registries.conf");
     fs::write(&file, "[[registry]]\nprefix = \"docker.io\"\nblocked = true\n").unwrap();
     let (code, said) = test.complaint(&[]);
-    let blocked = "caused by: could not use `docker.io/library/busybox:latest`: registries.conf blocks `docker.io`\n";
+    let blocked =
+        "caused by: could not use `docker.io/library/busybox:latest`: registries.conf blocks `docker.io`\n";
     assert!(code == REGISTRY && said.ends_with(blocked), "{code}\n{said}");
     fs::write(&file, "[[registry]\nprefix = 7\n").unwrap();
     let (code, said) = test.complaint(&[]);
-    let wrong = "error: could not prepare the registry client\ncaused by: could not use `TEST/registries.conf`: ";
+    let wrong =
+        "error: could not prepare the registry client\ncaused by: could not use `TEST/registries.conf`: ";
     assert!(code == USAGE && said.starts_with(wrong), "{code}\n{said}");
 }
 

@@ -36,7 +36,10 @@ fn assert_sound(root: &std::path::Path) {
 /// The names beside the context that no test made: a half-written output would be one.
 fn beside(test: &Test) -> Vec<String> {
     let known = ["context", "home", "registries.conf", "store"];
-    names(test.context().parent().unwrap()).into_iter().filter(|name| !known.contains(&name.as_str())).collect()
+    names(test.context().parent().unwrap())
+        .into_iter()
+        .filter(|name| !known.contains(&name.as_str()))
+        .collect()
 }
 
 #[test]
@@ -192,7 +195,11 @@ fn a_blob_that_is_not_what_it_says_is_refused() {
         let test = Test::new(&format!("FROM {reference}\nCOPY Dockerfile /\n"));
         let run = test.run(&["-t", "built"]);
         run.fails(REGISTRY, &["Dockerfile:1", &reference, words]);
-        assert_eq!(test.stored("blobs/sha256").iter().filter(|name| *name == layer.hex()).count(), 0, "{what}");
+        assert_eq!(
+            test.stored("blobs/sha256").iter().filter(|name| *name == layer.hex()).count(),
+            0,
+            "{what}"
+        );
         assert_eq!(test.stored("tags"), [""; 0], "{what}");
         for folder in ["tmp", "leases", "locks"] {
             assert_eq!(test.stored(folder), [""; 0], "{what}: left in {folder}");
@@ -298,7 +305,8 @@ fn a_full_disk_is_said_and_the_next_build_works() {
             return;
         }
         assert_eq!(whole.code, 0, "size {size}: {}{}", whole.stderr, read("free"));
-        let full = Run { code: read("code").trim().parse().unwrap(), stdout: Vec::new(), stderr: read("full") };
+        let full =
+            Run { code: read("code").trim().parse().unwrap(), stdout: Vec::new(), stderr: read("full") };
         // A command that finds the disk full fails by itself.
         if full.code == 1 && full.stderr.contains("did not complete successfully") {
             // busybox has no words for it.
@@ -329,7 +337,8 @@ fn eight_builds_share_a_store_at_one_time() {
                 let archive = test.beside(&format!("{who}.tar"));
                 let output = format!("type=oci,dest={}", text(&archive));
                 let name = format!("{}/pushed/{who}", server.address());
-                test.run(&["--build-arg", &format!("WHO={who}"), "-o", &output, "-t", &name, "--push"]).succeeds();
+                test.run(&["--build-arg", &format!("WHO={who}"), "-o", &output, "-t", &name, "--push"])
+                    .succeeds();
                 let image = crate::common::Image::read(&archive);
                 assert_eq!(image.text("/made/who"), format!("{who}\n"));
                 assert_eq!(image.entry("/data").content.len(), 300_000);

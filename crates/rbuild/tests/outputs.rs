@@ -105,7 +105,16 @@ fn the_files_are_those_that_buildah_makes() {
     let (root, runroot) = (test.beside("buildah"), test.beside("buildah-run"));
     let storage = ["--root", text(&root), "--runroot", text(&runroot), "--storage-driver", "vfs"];
     let conf = test.beside("registries.conf");
-    let build = ["build", "--quiet", "--isolation", "chroot", "--tls-verify=false", "--format", "oci", text(&context)];
+    let build = [
+        "build",
+        "--quiet",
+        "--isolation",
+        "chroot",
+        "--tls-verify=false",
+        "--format",
+        "oci",
+        text(&context),
+    ];
     let registries = ["--registries-conf", text(&conf)];
     let id = tool("buildah", &[&storage[..], &registries, &build].concat());
     let archive = test.beside("buildah.tar");
@@ -120,7 +129,15 @@ fn the_files_are_those_that_buildah_makes() {
         let seen = |image: &Image| {
             image.files.get(path).map(|file| {
                 let link = file.link.as_ref().filter(|_| file.kind == Kind::Symlink);
-                format!("{:?} {:o} {}:{} {link:?} {:?} {} bytes", file.kind, file.mode, file.uid, file.gid, file.xattrs, file.content.len())
+                format!(
+                    "{:?} {:o} {}:{} {link:?} {:?} {} bytes",
+                    file.kind,
+                    file.mode,
+                    file.uid,
+                    file.gid,
+                    file.xattrs,
+                    file.content.len()
+                )
             })
         };
         if seen(&ours) != seen(&theirs) && !stubs.contains(&path.as_str()) {
@@ -185,7 +202,11 @@ fn a_tar_goes_to_standard_output() {
         (entry.path().unwrap().to_str().unwrap().trim_matches('/').to_owned(), entry.header().uid().unwrap())
     });
     let entries: Vec<_> = entries.filter(|(path, _)| !path.is_empty() && path != ".").collect();
-    assert_eq!(entries, [("dir".to_owned(), 5), ("dir/f".to_owned(), 5)], "folders made on the way belong to --chown's");
+    assert_eq!(
+        entries,
+        [("dir".to_owned(), 5), ("dir/f".to_owned(), 5)],
+        "folders made on the way belong to --chown's"
+    );
 }
 
 #[test]

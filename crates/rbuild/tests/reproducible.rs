@@ -71,7 +71,8 @@ fn own(image: &Image) -> Value {
 fn any_user_on_any_machine_gets_these_bytes() {
     let image = build(&test(), &[]);
     let created = "2023-11-14T22:13:20Z";
-    let layer = |text: &str| json!({"created": created, "created_by": text, "comment": "buildkit.dockerfile.v0"});
+    let layer =
+        |text: &str| json!({"created": created, "created_by": text, "comment": "buildkit.dockerfile.v0"});
     let empty = |text: &str| json!({"created": created, "created_by": text, "comment": "buildkit.dockerfile.v0", "empty_layer": true});
     let expected = json!({
         "config": {
@@ -99,7 +100,10 @@ fn any_user_on_any_machine_gets_these_bytes() {
             "type": "layers",
         },
     });
-    assert_eq!(serde_json::to_string_pretty(&own(&image)).unwrap(), serde_json::to_string_pretty(&expected).unwrap());
+    assert_eq!(
+        serde_json::to_string_pretty(&own(&image)).unwrap(),
+        serde_json::to_string_pretty(&expected).unwrap()
+    );
     let epoch = EPOCH.parse().unwrap();
     assert!(image.layers[1..].iter().flatten().all(|(_, entry)| entry.mtime <= epoch));
     assert_eq!(image.entry("/srv/old").mtime, 86400, "what is older stays so");
