@@ -199,7 +199,8 @@ fn read_ignore(root: &Path, dockerfile: Option<&Path>) -> Result<Option<(String,
     for path in candidates {
         match fs::read(&path) {
             Ok(bytes) => return Ok(Some((String::from_utf8_lossy(&bytes).into_owned(), path.display().to_string()))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // A folder of that name is no ignore file, as in the reference.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => {}
             Err(error) => return Err(CliError::environment(format!("could not read `{}`", path.display()), error)),
         }
     }
@@ -271,6 +272,15 @@ mod tests {
             Err(CliError::Plain(failure)) => Err(failure.to_string()),
             Err(other) => Err(format!("{other:?}")),
         }
+    }
+
+    #[test]
+    fn a_folder_is_no_ignore_file() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join(".dockerignore")).unwrap();
+        assert_eq!(read_ignore(root.path(), None).unwrap(), None);
+        fs::write(root.path().join(".containerignore"), "x").unwrap();
+        assert_eq!(read_ignore(root.path(), None).unwrap().unwrap().0, "x");
     }
 
     #[test]
