@@ -74,10 +74,10 @@ fn set_times(builder: &Builder<'_>, state: &mut StageState) -> Result<()> {
 fn first_built(builder: &Builder<'_>, state: &StageState) -> Result<i64> {
     let fault = || "could not use the build cache".to_owned();
     let key = Digest::sha256_of(canonical_json(&state.config)).to_string();
-    if !builder.request.cache.none {
-        if let Some(known) = builder.store.memo(FIRST_BUILT, &key).explain(FailureKind::Environment, fault)? {
-            return Ok(known);
-        }
+    if !builder.request.cache.none
+        && let Some(known) = builder.store.memo(FIRST_BUILT, &key).explain(FailureKind::Environment, fault)?
+    {
+        return Ok(known);
     }
     let now = rbuild_fs::Timestamp::now().seconds;
     builder

@@ -19,11 +19,11 @@ const ORIGIN: &str = "dev.rbuild.origin";
 
 /// A base image, or an image of the store.
 #[derive(Debug)]
-pub struct Image {
+pub(crate) struct Image {
     /// What it says of itself.
-    pub config: ImageConfig,
+    pub(crate) config: ImageConfig,
     /// The same as stored; their digest is the image ID.
-    pub config_bytes: Vec<u8>,
+    pub(crate) config_bytes: Vec<u8>,
     pub(crate) layers: Vec<ImageLayer>,
 }
 
@@ -31,7 +31,7 @@ pub struct Image {
 #[derive(Debug, Clone)]
 pub(crate) enum ImageLayer {
     /// A blob as its base image has it; it goes into new images unchanged.
-    Blob { diff_id: DiffId, descriptor: Descriptor, origin: Origin },
+    Blob { diff_id: DiffId, descriptor: Box<Descriptor>, origin: Origin },
     /// What a step changed.
     Snapshot(SnapshotId),
 }
@@ -108,7 +108,7 @@ impl Image {
     }
 
     /// The image ID.
-    pub fn id(&self) -> Digest {
+    pub(crate) fn id(&self) -> Digest {
         Digest::sha256_of(&self.config_bytes)
     }
 }
@@ -128,13 +128,13 @@ impl ImageLayer {
         let mut descriptor = descriptor.clone();
         descriptor.annotations.remove(ORIGIN);
         descriptor.annotations.remove(SNAPSHOT);
-        ImageLayer::Blob { diff_id: diff_id.clone(), descriptor, origin }
+        ImageLayer::Blob { diff_id: diff_id.clone(), descriptor: Box::new(descriptor), origin }
     }
 
     fn store_descriptor(&self, store: &Store) -> Result<Descriptor> {
         match self {
             ImageLayer::Blob { descriptor, origin, .. } => {
-                let mut descriptor = descriptor.clone();
+                let mut descriptor = Descriptor::clone(descriptor);
                 if let Origin::Registry(reference) = origin {
                     descriptor.annotations.insert(ORIGIN.to_owned(), reference.repository());
                 }

@@ -36,7 +36,7 @@ const SIDE_BY_SIDE: usize = 4;
 type Found = Arc<Mutex<Option<std::result::Result<Arc<Image>, Failure>>>>;
 
 /// Finds images and brings their files here.
-pub struct Images<'a> {
+pub(crate) struct Images<'a> {
     pub(crate) client: &'a Client,
     pub(crate) store: &'a Store,
     pub(crate) events: &'a dyn EventSink,
@@ -162,10 +162,10 @@ impl<'a> Images<'a> {
 
     /// The store first, as Docker does; the registry where the store has nothing, or `--pull` says so.
     fn find(&self, reference: &Reference, platform: &Platform) -> Result<Arc<Image>> {
-        if !self.pull || reference.digest().is_some() {
-            if let Some(image) = self.stored(reference, platform)? {
-                return Ok(image);
-            }
+        if (!self.pull || reference.digest().is_some())
+            && let Some(image) = self.stored(reference, platform)?
+        {
+            return Ok(image);
         }
         match self.client.resolve(reference, platform) {
             Ok(resolved) => {

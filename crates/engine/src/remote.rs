@@ -42,8 +42,11 @@ pub(crate) struct FetchedFile {
 /// Brings here what is somewhere else.
 #[derive(Debug, Clone, Copy)]
 pub struct Fetcher<'a> {
+    /// Where fetched files are kept.
     pub store: &'a Store,
+    /// For files by HTTP.
     pub client: &'a Client,
+    /// Where git runs.
     pub place: &'a Place,
     /// Environment of `git`: the caller's.
     pub git_environment: &'a BTreeMap<OsString, OsString>,
@@ -179,7 +182,7 @@ impl Fetcher<'_> {
         let depth: &[&str] = if checksum.is_some() { &[] } else { &["--depth=1"] };
         let fetch = |depth: &[&str]| git(&[&["fetch", "--quiet", "--no-tags"], depth, &["origin", "--", wanted]].concat());
         let mut fetched = fetch(depth);
-        if fetched.as_ref().is_err_and(|error| lacks_shallow(error)) {
+        if fetched.as_ref().is_err_and(lacks_shallow) {
             // A repository of plain files behind a web server gives all of its history or nothing.
             fetched = fetch(&[]);
         }

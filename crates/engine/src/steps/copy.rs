@@ -61,7 +61,9 @@ impl Builder<'_> {
         }
         let chmod = chmod.map(|word| parse_chmod(&word.text).at(word.span)).transpose()?;
         let flags = [("--link", copy.link), ("--parents", copy.parents)];
-        flags.into_iter().filter(|(_, given)| *given).for_each(|(name, _)| drop(parts.text(name, "true")));
+        for (name, _) in flags.into_iter().filter(|(_, given)| *given) {
+            parts.text(name, "true");
+        }
         if let Some(epoch) = self.request.epoch {
             parts.text("SOURCE_DATE_EPOCH", epoch.to_string());
         }

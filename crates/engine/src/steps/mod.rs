@@ -113,7 +113,7 @@ impl Builder<'_> {
     /// The cached result, if there is one that stands on just this state and may be used.
     fn look_up(&self, state: &StageState, step: &Step, key: &CacheKey) -> Result<Option<Snapshot>> {
         let cache = &self.request.cache;
-        let refused = cache.none || cache.except_stages.iter().any(|stage| *stage == step.lineage.stage);
+        let refused = cache.none || cache.except_stages.contains(&step.lineage.stage);
         if refused && !self.done.contains(key) {
             return Ok(None);
         }

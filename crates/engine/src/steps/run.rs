@@ -9,6 +9,7 @@ use rbuild_dockerfile::{Network as RunNetwork, Program, Run, Security};
 use rbuild_executor::{
     CapabilitySet, ExitReport, Mount, MountKind, Network, Resource, Rlimit, SandboxSpec, Stream, signal_name,
 };
+use rbuild_image::Platform;
 
 use super::mounts::Prepared;
 use super::{Step, Workspace};
@@ -69,6 +70,7 @@ impl Builder<'_> {
         self.run_key(state, &argv, network, insecure, &prepared, &mut step);
         let user = state.container().user.clone();
         let (environment, cwd) = (state.environment.clone(), state.working_dir().to_owned());
+        let platform = state.config.platform();
         self.step(state, step, |workspace| {
             let account = users::of(&workspace.root, &user)?;
             let mounted = workspace
@@ -91,7 +93,7 @@ impl Builder<'_> {
             spec.mounts.extend(self.standard_mounts());
             spec.env = self.environment(environment, &account.home);
             let (report, tail) = self.in_sandbox(&spec, workspace)?;
-            self.outcome(report, &argv, workspace.number, &tail)
+            self.outcome(report, &argv, workspace.number, &tail).map_err(|error| on_foreign(error, &platform))
         })
     }
 
@@ -135,7 +137,9 @@ impl Builder<'_> {
         for (name, list) in
             [("--cap-add", &options.capabilities_added), ("--cap-drop", &options.capabilities_dropped)]
         {
-            list.iter().for_each(|capability| drop(parts.text(name, &**capability)));
+            for capability in list {
+                parts.text(name, &**capability);
+            }
         }
         if let Some(epoch) = self.request.epoch.filter(|_| self.request.rewrite_timestamp) {
             parts.text("rewrite-timestamp", epoch.to_string());
@@ -258,6 +262,20 @@ impl Builder<'_> {
         failure.help = remedy(report, argv, &failure.output_tail).map(str::to_owned);
         Err(failure.into())
     }
+}
+
+/// Programs for another architecture that the kernel does not know: the machine lacks the emulator.
+fn on_foreign(error: BuildError, platform: &Platform) -> BuildError {
+    let BuildError::Failed(mut failure) = error else { return error };
+    let refused = |line: &String| line.ends_with(": exec format error") || line.ends_with(": Exec format error");
+    if platform.architecture != Platform::host().architecture && failure.output_tail.iter().any(refused) {
+        failure.kind = FailureKind::Environment;
+        failure.help = Some(format!(
+            "this machine does not run {platform} programs yet: install an emulator (Debian, Ubuntu: qemu-user-static and \
+             binfmt-support), or let the stage run here with `FROM --platform=$BUILDPLATFORM`"
+        ));
+    }
+    BuildError::Failed(failure)
 }
 
 /// What the exit codes mean that a shell, and we, give to a command that could not be run.
