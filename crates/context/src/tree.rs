@@ -12,9 +12,9 @@ use crate::pattern::PatternSet;
 /// A tree that COPY, ADD and mounts read from.
 ///
 /// Two kinds: the directory of a build context, and the root file system of a stage or an image. What is in an image
-/// must not depend on who builds it, so in a context directory every file belongs to root, and a socket is an empty
-/// regular file; and its ignore file applies. A root file system is read as it is. Extended attributes that images keep
-/// come along from both, as in the reference (fsutil sends them with a context's files) and in buildah.
+/// must not depend on who builds it, so in a context directory every file belongs to root, has no extended
+/// attributes, and a socket is an empty regular file; and its ignore file applies. A root file system is read as it
+/// is.
 #[derive(Debug)]
 pub struct Tree {
     root: Root,
@@ -62,9 +62,9 @@ impl Tree {
         Ok(self.root.meta(path)?.map(|meta| self.seen(meta)))
     }
 
-    /// The extended attributes of a file that an image keeps; those of a context's files are kept as well.
+    /// The extended attributes the tree says a file has.
     pub fn xattrs(&self, path: &RootfsPath) -> Result<Xattrs, PathError> {
-        self.root.xattrs(path)
+        if self.context { Ok(Xattrs::new()) } else { self.root.xattrs(path) }
     }
 
     /// The content of a regular file with this metadata; `None` if it has none (and for what only counts as an empty

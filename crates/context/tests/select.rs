@@ -200,6 +200,7 @@ fn parents_do_not_lead_through_links() {
 fn in_a_context_everything_is_roots_and_sockets_are_files() {
     let dir = context(&["f"]);
     let _socket = UnixListener::bind(dir.path().join("socket")).unwrap();
+    let _ = rustix::fs::setxattr(dir.path().join("f"), "user.note", b"x", rustix::fs::XattrFlags::empty());
     let tree = tree(&dir, "");
     let selection = tree.select(".", &copy()).unwrap();
     for entry in &selection.matches[0].entries {
@@ -208,6 +209,7 @@ fn in_a_context_everything_is_roots_and_sockets_are_files() {
     let socket = &selection.matches[0].entries[2].meta;
     assert!(socket.is_file() && socket.size == 0);
     assert!(tree.content(&"/socket".into(), socket).unwrap().is_none());
+    assert!(tree.xattrs(&"/f".into()).unwrap().is_empty());
 
     let rootfs = Tree::rootfs(Root::open(dir.path()).unwrap());
     let selection = rootfs.select(".", &copy()).unwrap();
