@@ -26,7 +26,7 @@ use crate::images::{Images, open_tree, registry_failure};
 use crate::platforms::folder_name;
 use crate::request::{CompressionChoice, Destination, Output};
 use crate::state::Rootfs;
-use crate::stored::keep_list;
+use crate::stored::{forget_built, keep_list};
 
 /// One thing that was written.
 #[derive(Debug, Clone)]
@@ -116,6 +116,7 @@ pub(crate) fn keep_as(
             session: String::new(),
         };
         store.set_tag(record).explain(FailureKind::Environment, fault)?;
+        forget_built(store, name)?;
     }
     Ok(config.digest)
 }
@@ -157,7 +158,7 @@ pub(crate) struct PackedLayer {
 }
 
 /// What leaves together: one image, or one for each platform under an index.
-struct Bundle<'i> {
+pub(crate) struct Bundle<'i> {
     images: Vec<(&'i Image, Packed)>,
     index: Option<(Descriptor, Vec<u8>)>,
 }
@@ -198,7 +199,8 @@ impl Exporter<'_> {
         }
     }
 
-    fn bundle<'i>(&self, images: &'i [Image], choice: &CompressionChoice, fetch: bool) -> Result<Bundle<'i>> {
+    /// The images with their layers as blobs, and the index over them.
+    pub(crate) fn bundle<'i>(&self, images: &'i [Image], choice: &CompressionChoice, fetch: bool) -> Result<Bundle<'i>> {
         let images: Vec<(&Image, Packed)> = images
             .iter()
             .map(|image| Ok((image, self.pack(image, choice, fetch)?)))
@@ -355,15 +357,15 @@ impl Exporter<'_> {
                 write(&mut writer).explain(FailureKind::Environment, fault)
             }
             (to, "docker") => {
-                self.into_file(to, |out| write(&mut DockerArchiveWriter::new(out)).map_err(io::Error::other))
+                self.write_to(to, |out| write(&mut DockerArchiveWriter::new(out)).map_err(io::Error::other))
             }
             (to, _) => {
-                self.into_file(to, |out| write(&mut OciArchiveWriter::new(out)).map_err(io::Error::other))
+                self.write_to(to, |out| write(&mut OciArchiveWriter::new(out)).map_err(io::Error::other))
             }
         }
     }
 
-    fn into_file(
+    fn write_to(
         &self,
         to: &Destination,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
@@ -372,7 +374,7 @@ impl Exporter<'_> {
     }
 
     /// The images by digest, then the index under each name; a single image under each name at once.
-    fn push_bundle(&self, bundle: &Bundle<'_>, names: &[Reference]) -> Result<()> {
+    pub(crate) fn push_bundle(&self, bundle: &Bundle<'_>, names: &[Reference]) -> Result<()> {
         let Some((descriptor, bytes)) = &bundle.index else {
             return bundle.images.iter().try_for_each(|(image, packed)| self.push(image, packed, names));
         };
@@ -469,7 +471,7 @@ impl PackedLayer {
 
 impl Bundle<'_> {
     /// Of the index, else of the image.
-    fn descriptor(&self) -> Option<&Descriptor> {
+    pub(crate) fn descriptor(&self) -> Option<&Descriptor> {
         let index = self.index.as_ref().map(|(descriptor, _)| descriptor);
         index.or_else(|| self.images.first().map(|(_, packed)| &packed.descriptor))
     }

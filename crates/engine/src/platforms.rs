@@ -18,7 +18,11 @@ pub(crate) struct Variant {
 
 /// The request for each platform that it names, in order: stages may differ, as names of bases may hold `TARGETARCH`.
 pub(crate) fn variants(dockerfile: &Dockerfile, request: &BuildRequest) -> Result<Vec<Variant>> {
-    let platforms = if request.is_for_several() { &request.platforms[..] } else { std::slice::from_ref(&request.platform) };
+    let platforms = if request.is_for_several() {
+        &request.platforms[..]
+    } else {
+        std::slice::from_ref(&request.platform)
+    };
     let variant = |platform: &Platform| {
         let request = BuildRequest { platform: platform.clone(), ..request.clone() };
         let (graph, plan) = crate::plan(dockerfile, &request)?;
@@ -29,7 +33,9 @@ pub(crate) fn variants(dockerfile: &Dockerfile, request: &BuildRequest) -> Resul
 
 /// Says before the build what could not be written after it.
 pub(crate) fn refuse_lists(request: &BuildRequest) -> Result<()> {
-    if !request.is_for_several() || !request.outputs.iter().any(|output| matches!(output, Output::Docker { .. })) {
+    if !request.is_for_several()
+        || !request.outputs.iter().any(|output| matches!(output, Output::Docker { .. }))
+    {
         return Ok(());
     }
     let message = "docker exporter does not currently support exporting manifest lists";

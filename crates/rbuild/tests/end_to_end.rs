@@ -12,6 +12,7 @@ mod errors;
 mod faults;
 mod images;
 mod outputs;
+mod platforms;
 mod registry;
 mod reproducible;
 

@@ -155,8 +155,8 @@ impl ImageList {
     }
 }
 
-/// Keeps what was built for several platforms: the index under each name, and the first image as what the name means where
-/// one image is wanted. Returns the index's digest.
+/// Keeps what was built for several platforms: the index under each name, and this machine's image, else the first, as what
+/// the name means where one image is wanted. Returns the index's digest.
 pub(crate) fn keep_list(store: &Store, images: &[Image], tags: &[Reference]) -> Result<Digest> {
     let fault = || "could not write the index to the store".to_owned();
     let (mut entries, mut keeps) = (Vec::new(), Vec::new());
@@ -174,8 +174,10 @@ pub(crate) fn keep_list(store: &Store, images: &[Image], tags: &[Reference]) -> 
     }
     let bytes = Index::new(MediaType::ImageIndex, entries).to_bytes();
     let digest = Digest::sha256_of(&bytes);
-    if let (Some(first), false) = (images.first(), tags.is_empty()) {
-        keep(store, first, tags)?;
+    let host = Platform::host();
+    let ours = images.iter().find(|image| image.config.platform().satisfies(&host)).or(images.first());
+    if let (Some(ours), false) = (ours, tags.is_empty()) {
+        keep(store, ours, tags)?;
         store.put_blob(&bytes).explain(FailureKind::Environment, fault)?;
         keeps.push(Resource::Blob(digest.clone()));
     }
@@ -193,15 +195,53 @@ pub(crate) fn keep_list(store: &Store, images: &[Image], tags: &[Reference]) -> 
     Ok(digest)
 }
 
+/// What a build for several platforms made under a name.
+struct Built {
+    record: ImageRecord,
+    entries: Vec<Descriptor>,
+}
+
+impl Built {
+    /// `None` also for an index of registries' images that a user puts together.
+    fn find(store: &Store, name: &str) -> Result<Option<Built>> {
+        let fault = || "could not read the store".to_owned();
+        let record = store.tag(&format!("{PREFIX}{name}")).explain(FailureKind::Environment, fault)?;
+        let Some(record) = record else { return Ok(None) };
+        let Some(digest) = &record.manifest else { return Ok(None) };
+        let index = Index::parse(&read_blob(store, digest)?).explain(FailureKind::Environment, fault)?;
+        let entries = index.manifests;
+        let ours = !entries.is_empty() && entries.iter().all(|entry| !entry.annotations.contains_key(SOURCE));
+        Ok(ours.then_some(Built { record, entries }))
+    }
+}
+
+/// The images that were built here under a name for several platforms; none where it is one image.
+pub(super) fn built(store: &Store, name: &str) -> Result<Vec<Image>> {
+    let entries = Built::find(store, name)?.map_or_else(Vec::new, |built| built.entries);
+    entries.iter().map(|entry| Image::from_store(store, &entry.digest)).collect()
+}
+
 /// The manifest of what was built here under a name for a platform, where it was built for several.
 pub(crate) fn built_for(store: &Store, name: &str, platform: &Platform) -> Result<Option<Digest>> {
-    let fault = || "could not read the store".to_owned();
-    let record = store.tag(&format!("{PREFIX}{name}")).explain(FailureKind::Environment, fault)?;
-    let Some(digest) = record.and_then(|record| record.manifest) else { return Ok(None) };
-    let index = Index::parse(&read_blob(store, &digest)?).explain(FailureKind::Environment, fault)?;
-    let built = |entry: &&Descriptor| !entry.annotations.contains_key(SOURCE);
+    let entries = Built::find(store, name)?.map_or_else(Vec::new, |built| built.entries);
     let fits = |entry: &&Descriptor| entry.platform.as_ref().is_some_and(|known| known.satisfies(platform));
-    Ok(index.manifests.iter().filter(built).find(fits).map(|entry| entry.digest.clone()))
+    Ok(entries.iter().find(fits).map(|entry| entry.digest.clone()))
+}
+
+/// A name means another image now, or none: what was built under it for other platforms goes with it.
+pub(crate) fn forget_built(store: &Store, name: &str) -> Result<()> {
+    if Built::find(store, name)?.is_none() {
+        return Ok(());
+    }
+    let gone = store.remove_tag(&format!("{PREFIX}{name}"));
+    gone.explain(FailureKind::Environment, || "could not write to the store".to_owned()).map(drop)
+}
+
+/// Another name means all platforms, too.
+pub(super) fn name_built(store: &Store, source: &str, target: &Reference) -> Result<()> {
+    let Some(built) = Built::find(store, source)? else { return Ok(()) };
+    let record = ImageRecord { reference: key(target), session: String::new(), ..built.record };
+    store.set_tag(record).explain(FailureKind::Environment, || "could not write to the store".to_owned())
 }
 
 fn key(name: &Reference) -> String {

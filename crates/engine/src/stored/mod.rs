@@ -7,7 +7,7 @@
 //! docker.io/library/app@sha256:…         what a registry calls it: set by pull and push, Docker's "repo digest"
 //! sha256:<image ID>                      an image that was loaded without a name
 //! list docker.io/library/app:1.0         a manifest list being put together (`rbuild manifest`), or what a build
-//!                                        for several platforms made; the tag is the image of the first
+//!                                        for several platforms made; the tag is this machine's, else the first
 //! ```
 
 mod archive;
@@ -27,7 +27,7 @@ use crate::image::Image;
 pub use archive::{ArchiveKind, Loaded};
 pub use list::{find, list};
 pub use lists::ImageList;
-pub(crate) use lists::{built_for, keep_list};
+pub(crate) use lists::{built_for, forget_built, keep_list};
 pub use names::{Removed, remove, tag};
 pub use pull::Pulled;
 pub use push::PushedImage;

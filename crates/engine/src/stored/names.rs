@@ -3,6 +3,7 @@
 use rbuild_image::{Digest, Reference};
 use rbuild_store::{ImageRecord, Store};
 
+use super::lists::{forget_built, name_built};
 use super::{StoredImage, find};
 use crate::error::{Explain, Failure, FailureKind, Result};
 
@@ -25,7 +26,13 @@ pub fn tag(store: &Store, source: &str, target: &Reference) -> Result<()> {
         return Err(Failure::new(FailureKind::Usage, message).into());
     }
     let image = find(store, source)?;
-    name(store, &image, target.to_string())
+    let by_name = Reference::parse(source).ok().filter(|name| is_name_of(&image, name));
+    if by_name.as_ref() == Some(target) {
+        return Ok(());
+    }
+    name(store, &image, target.to_string())?;
+    forget_built(store, &target.to_string())?;
+    by_name.map_or(Ok(()), |source| name_built(store, &source.to_string(), target))
 }
 
 pub(super) fn name(store: &Store, image: &StoredImage, name: String) -> Result<()> {
@@ -52,6 +59,7 @@ pub fn remove(store: &Store, text: &str, force: bool) -> Result<Vec<Removed>> {
     for name in &doomed {
         let gone = store.remove_tag(name);
         gone.explain(FailureKind::Environment, || format!("could not remove the name `{name}`"))?;
+        forget_built(store, name)?;
         if let Some(reference) = image.tags.iter().chain(&image.digests).find(|known| known.to_string() == *name) {
             removed.push(Removed::Untagged(reference.familiar()));
         }

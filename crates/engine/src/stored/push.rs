@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use rbuild_image::{Descriptor, Platform, Reference};
 
+use super::lists::built;
 use super::{StoredImage, Transfers, names};
 use crate::error::{Failure, FailureKind, Result};
 use crate::event::{Event, Steps};
@@ -43,25 +44,48 @@ impl Transfers<'_> {
         let started = Instant::now();
         let annotations = Default::default();
         let exporter = Exporter { images: &images, number, annotations: &annotations };
-        let result = self.pack(&exporter, image, choice, false).and_then(|packed| {
-            exporter.push(&image.image, &packed, to)?;
-            Ok(packed)
-        });
-        let packed = match result {
-            Ok(packed) => packed,
+        match self.push_each(&exporter, image, to, choice) {
+            Ok(pushed) => {
+                self.events.event(Event::Done { step: number, took: started.elapsed() });
+                Ok(pushed)
+            }
             Err(error) => {
                 self.events.event(Event::Failed { step: number, message: &error.to_string() });
-                return Err(error);
+                Err(error)
             }
-        };
-        for name in to {
-            let by_digest = name.repository_digest(&packed.descriptor.digest);
-            names::name(self.store, image, by_digest.to_string())?;
         }
-        self.events.event(Event::Done { step: number, took: started.elapsed() });
-        let pushed =
-            |name: &Reference| PushedImage { reference: name.clone(), manifest: packed.descriptor.clone() };
-        Ok(to.iter().map(pushed).collect())
+    }
+
+    /// Names of what was built for several platforms get the index, the others the one image.
+    fn push_each(
+        &self,
+        exporter: &Exporter<'_>,
+        image: &StoredImage,
+        to: &[Reference],
+        choice: &CompressionChoice,
+    ) -> Result<Vec<PushedImage>> {
+        let (mut pushed, mut single) = (Vec::new(), Vec::new());
+        for name in to {
+            let images = built(self.store, &name.to_string())?;
+            if images.is_empty() {
+                single.push(name.clone());
+                continue;
+            }
+            let bundle = exporter.bundle(&images, choice, false)?;
+            exporter.push_bundle(&bundle, std::slice::from_ref(name))?;
+            let manifest = bundle.descriptor().cloned();
+            pushed.extend(manifest.map(|manifest| PushedImage { reference: name.clone(), manifest }));
+        }
+        if !single.is_empty() {
+            let packed = self.pack(exporter, image, choice, false)?;
+            exporter.push(&image.image, &packed, &single)?;
+            for name in single {
+                let by_digest = name.repository_digest(&packed.descriptor.digest);
+                names::name(self.store, image, by_digest.to_string())?;
+                pushed.push(PushedImage { reference: name, manifest: packed.descriptor.clone() });
+            }
+        }
+        Ok(pushed)
     }
 
     /// The image as it leaves. `fetch`: with all blobs, also those that a registry has.
