@@ -27,7 +27,7 @@ use clap::Parser;
 use rbuild_executor::Place;
 
 use crate::args::{Cli, Command};
-use crate::commands::{archive, copy, du, history, images, inspect, login, manifest, prune, remove, transfer};
+use crate::commands::{archive, copy, doctor, du, history, images, inspect, login, manifest, prune, remove, transfer};
 use crate::diagnostics::Style;
 use crate::failure::CliError;
 
@@ -76,7 +76,7 @@ fn run(cli: Cli, place: &'static Place) -> Result<(), CliError> {
         Some(Command::Prune(prune)) => prune::run(&prune, &global, place),
         Some(Command::Copy(copy)) => copy::run(&copy, place),
         Some(Command::Manifest { command }) => manifest::run(&command, &global, place),
-        Some(_) => Err(CliError::usage("this command is not there yet")),
+        Some(Command::Doctor) => doctor::run(&global, place),
     }
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod archive;
 pub(crate) mod args;
 pub(crate) mod copy;
+pub(crate) mod doctor;
 pub(crate) mod du;
 pub(crate) mod filter;
 pub(crate) mod history;

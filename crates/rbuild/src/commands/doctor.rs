@@ -1,0 +1,83 @@
+//! `rbuild doctor`: what this machine allows, which way rbuild takes here, and the one change that would give more.
+
+use std::path::Path;
+
+use rbuild_executor::{Overlay, Place, PlaceKind};
+
+use crate::args::GlobalArgs;
+use crate::failure::CliError;
+use crate::surroundings;
+
+/// One line of the table.
+struct Finding {
+    what: &'static str,
+    found: String,
+    /// What to do about it, where something is missing.
+    better: Option<String>,
+}
+
+/// Prints the table; exit code 3 when RUN cannot work here.
+pub(crate) fn run(global: &GlobalArgs, place: &Place) -> Result<(), CliError> {
+    let root = surroundings::store_root(global.root.as_deref());
+    let store = Finding { what: "store", found: root.display().to_string(), better: None };
+    for finding in [kernel(), isolation(place), snapshots(&root), store, programs(place)] {
+        super::print(&format!("{:<11}{}\n", finding.what, finding.found));
+        if let Some(better) = finding.better {
+            super::print(&format!("{:<11}  better: {better}\n", ""));
+        }
+    }
+    match place.kind() {
+        PlaceKind::None => Err(CliError::Quiet(3)),
+        _ => Ok(()),
+    }
+}
+
+fn kernel() -> Finding {
+    let version = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let version = version.trim();
+    let mut numbers = version.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let numbers = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let better = (numbers < (5, 11)).then(|| "Linux 5.11 or later: overlays in user namespaces".to_owned());
+    Finding { what: "kernel", found: format!("Linux {version}"), better }
+}
+
+fn isolation(place: &Place) -> Finding {
+    let found = match place.kind() {
+        PlaceKind::Root => "root: RUN in namespaces, all user ids".to_owned(),
+        PlaceKind::Mapped => format!("user namespace with subordinate ids ({}): RUN in namespaces", place.id_map()),
+        PlaceKind::SingleId => {
+            "user namespace with one user id: RUN is supervised, so that owners are right in the image".to_owned()
+        }
+        PlaceKind::None => "no user namespace: only COPY, ADD and metadata work, RUN does not".to_owned(),
+    };
+    let better = place.shortfall().map(|error| match error.remedy() {
+        Some(remedy) => format!("{error}; {remedy}"),
+        None => error.to_string(),
+    });
+    Finding { what: "isolation", found, better }
+}
+
+/// Tries an overlay in the nearest folder above the store that is there.
+fn snapshots(root: &Path) -> Finding {
+    let what = "snapshots";
+    match root.ancestors().find(|path| path.is_dir()).map(Overlay::probe) {
+        Some(Err(error)) => {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            let better = "put the store on a file system that overlays can use (ext4, xfs, btrfs, tmpfs) with --root";
+            Finding { what, found: format!("{error}{cause}"), better: Some(better.to_owned()) }
+        }
+        _ => Finding { what, found: "overlay".to_owned(), better: None },
+    }
+}
+
+fn programs(place: &Place) -> Finding {
+    let path = surroundings::variable("PATH").unwrap_or_default();
+    let there = |name: &str| std::env::split_paths(&path).any(|folder| folder.join(name).is_file());
+    let wanted: &[&str] = match place.kind() {
+        PlaceKind::Root => &["git"],
+        _ => &["git", "newuidmap", "newgidmap"],
+    };
+    let (found, missing): (Vec<&str>, Vec<&str>) = wanted.iter().partition(|name| there(name));
+    let better = (!missing.is_empty()).then(|| format!("install {}", missing.join(", ")));
+    Finding { what: "programs", found: found.join(", "), better }
+}
