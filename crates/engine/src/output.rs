@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use rayon::prelude::*;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rbuild_image::layout::{
     BlobSource, DockerArchiveWriter, ImageWriter, LayoutWriter, NamedManifest, OciArchiveWriter, write_sorted,
 };
@@ -593,10 +596,11 @@ pub(crate) fn into_destination(to: &Destination, write: impl FnOnce(&mut dyn Wri
         }
         Destination::File(path) | Destination::Folder(path) => {
             let temporary = beside(path);
-            let result = File::create(&temporary).and_then(|file| {
-                let mut out = BufWriter::with_capacity(1 << 20, file);
+            let result = unfinished(&temporary).and_then(|file| {
+                let mut out = BufWriter::with_capacity(1 << 20, &file);
                 write(&mut out)?;
                 out.flush()?;
+                give_name(&file, &temporary)?;
                 fs::rename(&temporary, path)
             });
             if result.is_err() {
@@ -606,6 +610,35 @@ pub(crate) fn into_destination(to: &Destination, write: impl FnOnce(&mut dyn Wri
             result.explain(FailureKind::Environment, fault)
         }
     }
+}
+
+/// A file without a name, so that nothing is left if this process is killed; with the name `temporary` where the file
+/// system has no such files (`O_TMPFILE`, Linux 3.11).
+fn unfinished(temporary: &Path) -> io::Result<File> {
+    let folder = match temporary.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    match rustix::fs::open(folder, flags, Mode::from_raw_mode(0o666)) {
+        Ok(file) => Ok(file.into()),
+        Err(_) => File::create(temporary),
+    }
+}
+
+/// Gives a file of [`unfinished`] its name, if it has none yet.
+fn give_name(file: &File, temporary: &Path) -> io::Result<()> {
+    if file.metadata()?.nlink() > 0 {
+        return Ok(());
+    }
+    // An earlier process of this number may have been killed with the name taken.
+    if let Err(error) = fs::remove_file(temporary)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    let opened = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(rustix::fs::linkat(CWD, opened, CWD, temporary, AtFlags::SYMLINK_FOLLOW)?)
 }
 
 /// A pipe or device is written in place.
