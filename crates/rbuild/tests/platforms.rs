@@ -120,6 +120,7 @@ fn a_tag_in_the_store_means_all_platforms() {
     let name = registry().name("team/stored:v1");
     rbuild(&["tag", "app:1", &name]);
     rbuild(&["push", &name]);
+    Run::of(test.command().args(["manifest", "push", "app:1"])).fails(2, &["`rbuild push app:1`"]);
     let source = format!("docker://{name}");
     assert_eq!(made_for(&source, &AMD64), "linux/amd64");
     assert_eq!(made_for(&source, &ARM), "linux/arm/v7");

@@ -142,6 +142,11 @@ impl ImageList {
             let message = format!("could not push `{}`: it holds no image", self.name.familiar());
             return Err(Failure::new(FailureKind::Build, message).into());
         }
+        if !self.index.manifests.iter().all(|entry| entry.annotations.contains_key(SOURCE)) {
+            let name = self.name.familiar();
+            let failure = Failure::new(FailureKind::Usage, format!("could not push `{name}`: it was built here"));
+            return Err(failure.help(format!("`rbuild push {name}` sends it with its images")).into());
+        }
         for entry in &self.index.manifests {
             let source = entry.annotations.get(SOURCE).and_then(|source| Reference::parse(source).ok());
             if let Some(source) = source.filter(|source| source.repository() != to.repository()) {
