@@ -36,7 +36,7 @@ pub enum SetupOp {
     DieWithParent,
     /// Close every descriptor of rbuild's but these. Init never execs, so our locks would outlive us in it.
     CloseOthers(Vec<RawFd>),
-    /// /dev/null, and the two pipes, become 0, 1 and 2.
+    /// An empty pipe, and the two pipes of the output, become 0, 1 and 2.
     StandardStreams([RawFd; 3]),
     /// No process of the sandbox may read init's copy of our memory.
     HideMemory,

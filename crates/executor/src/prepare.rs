@@ -77,7 +77,7 @@ pub(crate) struct Prepared {
 /// The child's ends, made by the caller of [`prepare`].
 #[derive(Debug)]
 pub(crate) struct Ends<'a> {
-    pub(crate) null: BorrowedFd<'a>,
+    pub(crate) stdin: BorrowedFd<'a>,
     pub(crate) stdout: BorrowedFd<'a>,
     pub(crate) stderr: BorrowedFd<'a>,
     pub(crate) report: BorrowedFd<'a>,
@@ -133,7 +133,7 @@ impl Builder<'_> {
         self.ops.push(SetupOp::DieWithParent);
         // Its list is known at the end; the place is here.
         self.ops.push(SetupOp::CloseOthers(Vec::new()));
-        let streams = [ends.null, ends.stdout, ends.stderr].map(|fd| fd.as_raw_fd());
+        let streams = [ends.stdin, ends.stdout, ends.stderr].map(|fd| fd.as_raw_fd());
         self.ops.push(SetupOp::StandardStreams(streams));
         self.ops.push(SetupOp::HideMemory);
         self.ops.push(SetupOp::NewKeyring);
@@ -462,7 +462,7 @@ impl Builder<'_> {
         let report = ends.report.as_raw_fd();
         let supervisor = ends.supervisor.map(|fd| fd.as_raw_fd());
         let kept_after = sorted(held.iter().copied().chain([report]).chain(supervisor));
-        let streams = [ends.null, ends.stdout, ends.stderr, ends.parent].map(|fd| fd.as_raw_fd());
+        let streams = [ends.stdin, ends.stdout, ends.stderr, ends.parent].map(|fd| fd.as_raw_fd());
         let during =
             kept_after.iter().chain(&streams).chain(self.slots.iter().filter(|&&fd| fd >= 0)).copied();
         let kept_during = sorted(during);

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Uid, fchown};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
@@ -84,17 +84,21 @@ fn start(
     output: &mut dyn OutputSink,
 ) -> Result<(Prepared, Lines), SandboxError> {
     let call = SandboxError::call;
-    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|e| SandboxError::path("open", "/dev/null", e))?;
     let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|e| call("make a pipe", e));
     let ((stdout, stdout_end), (stderr, stderr_end), (report, report_end)) = (pipe()?, pipe()?, pipe()?);
+    // Nothing is ever written to it: the command reads the end of its input, as in the reference.
+    let (stdin, _) = pipe()?;
     for end in [&stdout, &stderr, &report] {
         rustix::io::ioctl_fionbio(end, true).map_err(|e| call("make a pipe non-blocking", e))?;
+    }
+    for end in [&stdin, &stdout_end, &stderr_end] {
+        // That the user can open /dev/stdin and its like by name; where the id is not to be had, all is one id anyway.
+        let _ = fchown(end, Some(Uid::from_raw(spec.uid)), None);
     }
     let parent = pidfd_open(getpid(), PidfdFlags::empty())
         .map_err(|e| call("open a descriptor of this process", e))?;
     let ends = Ends {
-        null: null.as_fd(),
+        stdin: stdin.as_fd(),
         stdout: stdout_end.as_fd(),
         stderr: stderr_end.as_fd(),
         report: report_end.as_fd(),

@@ -14,6 +14,7 @@ pub(crate) fn tests() -> Vec<Test> {
         ("exit_codes_and_signals", exit_codes_and_signals),
         ("programs_that_cannot_start", programs_that_cannot_start),
         ("stdin_is_empty_and_streams_are_apart", stdin_is_empty_and_streams_are_apart),
+        ("a_user_opens_the_streams_by_name", a_user_opens_the_streams_by_name),
         ("output_is_binary_safe", output_is_binary_safe),
         ("a_hundred_megabytes_stay_flat", a_hundred_megabytes_stay_flat),
         ("umask_and_limits", umask_and_limits),
@@ -55,7 +56,15 @@ fn programs_that_cannot_start() {
 }
 
 fn stdin_is_empty_and_streams_are_apart() {
-    let ran = shell("cat; echo out; echo err >&2");
+    let ran = shell("cat; test -p /dev/stdin && echo out; cat /dev/stdin; echo err >&2");
+    assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("out\n", "err\n"));
+}
+
+fn a_user_opens_the_streams_by_name() {
+    let sandbox = Box::new();
+    let mut spec = sandbox.spec(&["sh", "-c", "cat /dev/stdin; echo out >/dev/stdout; echo err >/dev/stderr"]);
+    (spec.uid, spec.gid) = (33, 33);
+    let ran = run_spec(&spec);
     assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("out\n", "err\n"));
 }
 
