@@ -118,7 +118,8 @@ fn matcher(clean: &str) -> Result<Matcher, PatternError> {
 
 fn folder(name: &str) -> Folder {
     // A letter behind a backslash is not that letter.
-    let is_letter = |(at, _): (usize, &str)| name[at + 1..].starts_with(|next: char| next.is_ascii_alphanumeric());
+    let is_letter =
+        |(at, _): (usize, &str)| name[at + 1..].starts_with(|next: char| next.is_ascii_alphanumeric());
     if name.contains("**") || name.match_indices('\\').any(is_letter) {
         return Folder::Anything;
     }

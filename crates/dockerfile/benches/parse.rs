@@ -3,18 +3,19 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use rbuild_dockerfile::{
-    CheckInput, CheckSettings, Dockerfile, GraphArguments, StageGraph, check,
-};
+use rbuild_dockerfile::{CheckInput, CheckSettings, Dockerfile, GraphArguments, StageGraph, check};
 
 /// Twenty stages of fifty lines, with everything that a long Dockerfile has.
 fn long() -> String {
     let mut text = "# syntax=docker/dockerfile:1\nARG VERSION=1\n".to_owned();
     for stage in 0..20 {
         let base = if stage % 2 == 0 { "alpine:${VERSION}".to_owned() } else { format!("s{}", stage - 1) };
-        text += &format!("FROM {base} AS s{stage}\nARG VERSION\nENV A=${{VERSION:-x}} B=\"y $A\"\nWORKDIR /app\n");
+        text += &format!(
+            "FROM {base} AS s{stage}\nARG VERSION\nENV A=${{VERSION:-x}} B=\"y $A\"\nWORKDIR /app\n"
+        );
         for step in 0..7 {
-            text += "RUN --mount=type=cache,target=/c apt-get update \\\n    && apt-get install -y a \\\n    b\n";
+            text +=
+                "RUN --mount=type=cache,target=/c apt-get update \\\n    && apt-get install -y a \\\n    b\n";
             text += &format!("COPY --chown=1000:1000 src/{step} ./{step}/\n# a comment\n");
         }
         if stage > 1 {

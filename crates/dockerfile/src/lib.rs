@@ -30,7 +30,9 @@ mod outline;
 mod span;
 mod suggest;
 
-pub use check::{BaseImage, BaseImages, CheckInput, CheckSettings, Finding, Rule, check, check_settings, unused_build_args};
+pub use check::{
+    BaseImage, BaseImages, CheckInput, CheckSettings, Finding, Rule, check, check_settings, unused_build_args,
+};
 pub use diagnostic::{Diagnostic, Severity};
 pub use dockerfile::{Dockerfile, ParseOptions, Stage, parse_onbuild};
 pub use expand::{ExpandError, Expansion, Lookup, Mode, Undefined, expand, expand_key_value, expand_words};

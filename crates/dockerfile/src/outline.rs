@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::expand::{Lookup, Mode, expand};
 use crate::lex::Comment;
-use crate::{Command, Dockerfile, GraphArguments, Instruction, MountKind, Source, Span, Stage, StageGraph, StageId};
+use crate::{
+    Command, Dockerfile, GraphArguments, Instruction, MountKind, Source, Span, Stage, StageGraph, StageId,
+};
 
 /// A stage as something to build.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -253,7 +255,8 @@ impl Capture {
                     let given = arguments.build_args.get(name).cloned().map(|value| (value, BTreeSet::new()));
                     let default = || evaluate(&arg.default.as_ref()?.text, &self.variables, dockerfile);
                     let own = given.or_else(default);
-                    let inherited = globals.and_then(|globals| globals.get(name)).filter(|_| arg.default.is_none());
+                    let inherited =
+                        globals.and_then(|globals| globals.get(name)).filter(|_| arg.default.is_none());
                     if let (None, Some(value)) = (&own, inherited) {
                         // The one before the first FROM is meant, and told of with its own description.
                         self.variables.insert(name.clone(), value.clone());
@@ -263,7 +266,8 @@ impl Capture {
                         if arg.default.is_some() || arguments.build_args.contains_key(name) {
                             self.variables.insert(name.clone(), value.clone());
                         }
-                        let told = OutlineArg { name: name.clone(), value, description, span: instruction.span };
+                        let told =
+                            OutlineArg { name: name.clone(), value, description, span: instruction.span };
                         // In a stage the parts of a default are variables of the stage, and stand for themselves.
                         let needed = if globals.is_none() { needed } else { BTreeSet::new() };
                         self.known.insert(name.clone(), (told, needed));
@@ -290,7 +294,10 @@ mod tests {
         RUN --mount=type=cache,target=/c true\n\nFROM second\n";
 
     fn arguments() -> GraphArguments {
-        GraphArguments { build_args: [("BAR".to_owned(), "678".to_owned())].into(), ..GraphArguments::default() }
+        GraphArguments {
+            build_args: [("BAR".to_owned(), "678".to_owned())].into(),
+            ..GraphArguments::default()
+        }
     }
 
     #[test]
@@ -300,7 +307,11 @@ mod tests {
         let of = |name| outline(&dockerfile, &graph, graph.target(name).unwrap(), &arguments()).unwrap();
         let found = of(Some("target"));
         assert_eq!(found.target.description, Some("defines build target"));
-        let args: Vec<_> = found.args.iter().map(|arg| (arg.name.as_str(), arg.value.as_str(), arg.description.as_deref())).collect();
+        let args: Vec<_> = found
+            .args
+            .iter()
+            .map(|arg| (arg.name.as_str(), arg.value.as_str(), arg.description.as_deref()))
+            .collect();
         assert_eq!(
             args,
             [
@@ -312,7 +323,9 @@ mod tests {
                 ("password", "", None),
             ]
         );
-        let ids = |mounts: &[OutlineMount]| mounts.iter().map(|mount| (mount.id.clone(), mount.required)).collect::<Vec<_>>();
+        let ids = |mounts: &[OutlineMount]| {
+            mounts.iter().map(|mount| (mount.id.clone(), mount.required)).collect::<Vec<_>>()
+        };
         assert_eq!(ids(&found.secrets), [("s".to_owned(), true)]);
         assert_eq!(ids(&found.ssh), [("default".to_owned(), false)]);
         assert_eq!(ids(&found.caches), [("/c".to_owned(), false)]);
@@ -323,7 +336,8 @@ mod tests {
     #[test]
     fn targets_are_the_stages() {
         let dockerfile = Dockerfile::parse(SOURCE).unwrap();
-        let all: Vec<_> = targets(&dockerfile).into_iter().map(|t| (t.name, t.description, t.is_default, t.base)).collect();
+        let all: Vec<_> =
+            targets(&dockerfile).into_iter().map(|t| (t.name, t.description, t.is_default, t.base)).collect();
         assert_eq!(all[0], (Some("first"), None, false, "b${sfx}"));
         assert_eq!(all[3], (Some("target"), Some("defines build target"), false, "third"));
         assert_eq!(all[4], (None, None, true, "second"));

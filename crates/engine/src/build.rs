@@ -13,11 +13,11 @@ use rbuild_executor::{Cancel, Place};
 use rbuild_image::Platform;
 use rbuild_store::{KeyParts, Lineage, Parent, Store};
 
+use crate::Tools;
 use crate::contexts::unpacked_files;
 use crate::digest::Digests;
 use crate::error::{AtSpan, BuildError, Explain, Failure, FailureKind, Result};
 use crate::event::{Event, EventSink, StepNumber, Steps};
-use crate::Tools;
 use crate::files::{Files, FolderContext};
 use crate::images::Images;
 use crate::misspelt::as_stage;
@@ -238,7 +238,9 @@ impl<'a> Builder<'a> {
     fn platform_of(&self, index: usize) -> String {
         let node = &self.graph.stages[index];
         match (&node.platform, &node.base) {
-            (Some(platform), _) => platform.parse().map_or_else(|_| platform.clone(), |known: Platform| known.to_string()),
+            (Some(platform), _) => {
+                platform.parse().map_or_else(|_| platform.clone(), |known: Platform| known.to_string())
+            }
             (None, Source::Stage(parent)) => self.platform_of(parent.0),
             (None, _) => self.request.platform.to_string(),
         }

@@ -9,25 +9,37 @@ use crate::images::Images;
 use crate::request::BuildRequest;
 
 /// The findings; an error where the Dockerfile says that findings are errors.
-pub(crate) fn before_build(dockerfile: &Dockerfile, request: &BuildRequest, images: &Images<'_>) -> Result<Vec<Finding>> {
-    let settings = check_settings(dockerfile, &graph_arguments(request)).map_err(|error| BuildError::Dockerfile(vec![error]))?;
+pub(crate) fn before_build(
+    dockerfile: &Dockerfile,
+    request: &BuildRequest,
+    images: &Images<'_>,
+) -> Result<Vec<Finding>> {
+    let settings = check_settings(dockerfile, &graph_arguments(request))
+        .map_err(|error| BuildError::Dockerfile(vec![error]))?;
     let findings = run(dockerfile, request, images, &[])?;
     if !settings.error || findings.is_empty() {
         return Ok(findings);
     }
     let mut rules: Vec<&str> = findings.iter().map(|finding| finding.rule.name()).collect();
     rules.dedup();
-    let failure = Failure::new(FailureKind::Build, format!("lint violation found for rules: {}", rules.join(", ")));
+    let failure =
+        Failure::new(FailureKind::Build, format!("lint violation found for rules: {}", rules.join(", ")));
     Err(failure.at(findings[0].place).help("`rbuild --check` lists them all").into())
 }
 
 /// Sentences on build args that nothing takes: an ARG of the Dockerfile or of a base image's triggers would.
-pub(crate) fn unused_build_args(dockerfile: &Dockerfile, plan: &Plan, request: &BuildRequest, images: &Images<'_>) -> Vec<String> {
+pub(crate) fn unused_build_args(
+    dockerfile: &Dockerfile,
+    plan: &Plan,
+    request: &BuildRequest,
+    images: &Images<'_>,
+) -> Vec<String> {
     let given = || request.build_args.keys().map(String::as_str);
     if rbuild_dockerfile::unused_build_args(dockerfile, given(), &[]).is_empty() {
         return Vec::new();
     }
-    let bases = plan.images.iter().filter_map(|(name, platform)| images.by_name(name, platform.as_deref()).ok());
+    let bases =
+        plan.images.iter().filter_map(|(name, platform)| images.by_name(name, platform.as_deref()).ok());
     let triggers: Vec<String> = bases.flat_map(|image| image.config.config.on_build.clone()).collect();
     rbuild_dockerfile::unused_build_args(dockerfile, given(), &triggers)
 }
@@ -37,8 +49,11 @@ pub(crate) fn foreign_syntax(dockerfile: &Dockerfile) -> Option<String> {
     let name = &dockerfile.directives.syntax()?.value.text;
     let image = name.split(' ').next().unwrap_or(name);
     let short = image.strip_prefix("docker.io/").unwrap_or(image);
-    (!short.starts_with("docker/dockerfile"))
-        .then(|| format!("`# syntax={image}` names another frontend; rbuild has none and reads the file as a Dockerfile"))
+    (!short.starts_with("docker/dockerfile")).then(|| {
+        format!(
+            "`# syntax={image}` names another frontend; rbuild has none and reads the file as a Dockerfile"
+        )
+    })
 }
 
 /// Runs the rules: the reference's, what the Dockerfile asks for, and those named in `more` (`all` is each).
@@ -49,7 +64,8 @@ pub(crate) fn run(
     more: &[String],
 ) -> Result<Vec<Finding>> {
     let arguments = graph_arguments(request);
-    let mut settings = check_settings(dockerfile, &arguments).map_err(|error| BuildError::Dockerfile(vec![error]))?;
+    let mut settings =
+        check_settings(dockerfile, &arguments).map_err(|error| BuildError::Dockerfile(vec![error]))?;
     settings.experimental_all |= more.iter().any(|name| name == "all");
     settings.experimental.extend_from_slice(more);
     let ignore = match &request.ignore {

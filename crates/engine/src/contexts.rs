@@ -47,7 +47,10 @@ impl Fetcher<'_> {
             return Ok(FetchedContext::Folder(self.unpack(whole, name)?));
         }
         let mut bytes = Vec::new();
-        whole.take(LARGEST_DOCKERFILE + 1).read_to_end(&mut bytes).explain(FailureKind::Environment, fault)?;
+        whole
+            .take(LARGEST_DOCKERFILE + 1)
+            .read_to_end(&mut bytes)
+            .explain(FailureKind::Environment, fault)?;
         Ok(FetchedContext::Dockerfile(dockerfile_text(bytes, name)?))
     }
 
@@ -132,7 +135,9 @@ pub(crate) fn unpacked_files(folder: &Path) -> Result<Files> {
 fn dockerfile_text(bytes: Vec<u8>, name: &str) -> Result<String> {
     let wrong = |what: &str| {
         let failure = Failure::new(FailureKind::Usage, format!("{name} {what}"));
-        failure.help("a build context is a tar archive (plain, gzip, bzip2, xz or zstd), or a Dockerfile alone").into()
+        failure
+            .help("a build context is a tar archive (plain, gzip, bzip2, xz or zstd), or a Dockerfile alone")
+            .into()
     };
     if bytes.len() as u64 > LARGEST_DOCKERFILE {
         return Err(wrong("is too large for a Dockerfile, and no tar archive"));
@@ -158,7 +163,9 @@ fn is_archive(head: &[u8]) -> bool {
 /// POSIX.1-2024 pax, "ustar Interchange Format": `chksum` is the sum of the header's bytes, its own eight taken as spaces.
 /// Old programs summed signed bytes.
 fn header_checksum(block: &[u8]) -> bool {
-    let Some(field) = block.get(148..156).and_then(|field| std::str::from_utf8(field).ok()) else { return false };
+    let Some(field) = block.get(148..156).and_then(|field| std::str::from_utf8(field).ok()) else {
+        return false;
+    };
     let Ok(wanted) = i64::from_str_radix(field.trim_matches(['\0', ' ']), 8) else { return false };
     let sum = |value: fn(u8) -> i64| -> i64 {
         let bytes = block.iter().enumerate();
@@ -200,7 +207,12 @@ mod tests {
             (Vec::new(), false),
             (vec![0; 100], false),
         ] {
-            assert_eq!(is_archive(&bytes), expected, "{:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(20)]));
+            assert_eq!(
+                is_archive(&bytes),
+                expected,
+                "{:?}",
+                String::from_utf8_lossy(&bytes[..bytes.len().min(20)])
+            );
         }
     }
 

@@ -18,11 +18,11 @@ use rbuild_store::{
     Blob, LayerInfo, LayerSlot, MemoLinks, NewLayer, Parent, PartialBlob, PartialSlot, Resource, Store,
 };
 
+use crate::Tools;
 use crate::cancel::Cancellable;
 use crate::error::{BuildError, Explain, Failure, FailureKind, Result};
 use crate::event::{Event, EventSink, StepNumber, Steps};
 use crate::image::{Image, ImageLayer, Origin};
-use crate::Tools;
 use crate::request::{BuildRequest, NamedContext};
 use crate::state::Rootfs;
 use crate::stored::built_for;
@@ -54,7 +54,12 @@ pub(crate) struct Images<'a> {
 }
 
 impl<'a> Images<'a> {
-    pub(crate) fn new(request: &BuildRequest, tools: Tools<'a>, events: &'a dyn EventSink, steps: &'a Steps) -> Self {
+    pub(crate) fn new(
+        request: &BuildRequest,
+        tools: Tools<'a>,
+        events: &'a dyn EventSink,
+        steps: &'a Steps,
+    ) -> Self {
         let platform = request.platform.clone();
         let images = Images::outside_a_build(tools.client, tools.store, events, steps, platform);
         let several = request.is_for_several();
@@ -75,7 +80,18 @@ impl<'a> Images<'a> {
         platform: Platform,
     ) -> Self {
         let (found, unpacking) = Default::default();
-        Images { client, store, events, steps, platform, pull: false, cancel: None, several: false, found, unpacking }
+        Images {
+            client,
+            store,
+            events,
+            steps,
+            platform,
+            pull: false,
+            cancel: None,
+            several: false,
+            found,
+            unpacking,
+        }
     }
 
     /// The image that a Dockerfile calls `name`, each looked up once in a build.
@@ -384,11 +400,11 @@ impl<'a> Images<'a> {
                     });
                 };
                 let mut sink = Sink(partial, self.cancel);
-                self.client.blob(reference, descriptor, &mut sink, &progress).map_err(|error| {
-                    match self.is_cancelled() {
-                        true => BuildError::Cancelled,
-                        false => registry_failure(reference, error),
-                    }
+                self.client.blob(reference, descriptor, &mut sink, &progress).map_err(|error| match self
+                    .is_cancelled()
+                {
+                    true => BuildError::Cancelled,
+                    false => registry_failure(reference, error),
                 })?;
                 sink.0.finish().explain(FailureKind::Registry, fault)
             }

@@ -137,7 +137,8 @@ pub fn graph_arguments(request: &BuildRequest) -> GraphArguments {
         strict_docker: request.strict_docker,
         ..GraphArguments::default()
     };
-    arguments.with_platforms(&as_build_platform(&request.platform), &as_build_platform(&request.build_platform))
+    arguments
+        .with_platforms(&as_build_platform(&request.platform), &as_build_platform(&request.build_platform))
 }
 
 fn as_build_platform(platform: &Platform) -> BuildPlatform {

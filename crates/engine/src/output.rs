@@ -2,23 +2,24 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
-use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use rayon::prelude::*;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rbuild_image::layout::{
     BlobSource, DockerArchiveWriter, ImageWriter, LayoutWriter, NamedManifest, OciArchiveWriter, write_sorted,
 };
 use rbuild_image::{Descriptor, DiffId, Digest, Index, Manifest, MediaType, Reference};
 use rbuild_layer::{
-    Compression, ExportOptions, FlatOptions, WriteOptions, compress, export_tree, write_flat, write_flat_folders, write_layer,
+    Compression, ExportOptions, FlatOptions, WriteOptions, compress, export_tree, write_flat,
+    write_flat_folders, write_layer,
 };
 use rbuild_store::{Blob, ImageRecord, Resource, Store};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 use crate::build::Builder;
 use crate::cancel::Cancellable;
@@ -203,7 +204,12 @@ impl Exporter<'_> {
     }
 
     /// The images with their layers as blobs, and the index over them.
-    pub(crate) fn bundle<'i>(&self, images: &'i [Image], choice: &CompressionChoice, fetch: bool) -> Result<Bundle<'i>> {
+    pub(crate) fn bundle<'i>(
+        &self,
+        images: &'i [Image],
+        choice: &CompressionChoice,
+        fetch: bool,
+    ) -> Result<Bundle<'i>> {
         let images: Vec<(&Image, Packed)> = images
             .iter()
             .map(|image| Ok((image, self.pack(image, choice, fetch)?)))
@@ -235,7 +241,12 @@ impl Exporter<'_> {
     }
 
     /// The image under the very manifest that a registry gave it: its digest stays. `None` where a layer is another one.
-    pub(crate) fn pack_as(&self, image: &Image, manifest_bytes: Vec<u8>, fetch: bool) -> Result<Option<Packed>> {
+    pub(crate) fn pack_as(
+        &self,
+        image: &Image,
+        manifest_bytes: Vec<u8>,
+        fetch: bool,
+    ) -> Result<Option<Packed>> {
         let manifest = Manifest::parse(&manifest_bytes)
             .explain(FailureKind::Environment, || "could not read a manifest of the store".to_owned())?;
         let as_it_came = CompressionChoice { compression: Compression::None, force: false };
@@ -258,7 +269,12 @@ impl Exporter<'_> {
         Ok(Some(Packed { manifest, manifest_bytes, descriptor, sources }))
     }
 
-    pub(crate) fn pack_layer(&self, layer: &ImageLayer, choice: &CompressionChoice, fetch: bool) -> Result<PackedLayer> {
+    pub(crate) fn pack_layer(
+        &self,
+        layer: &ImageLayer,
+        choice: &CompressionChoice,
+        fetch: bool,
+    ) -> Result<PackedLayer> {
         let store = self.images.store;
         let fault = || "could not read the store".to_owned();
         match layer {
@@ -351,7 +367,8 @@ impl Exporter<'_> {
     ) -> Result<()> {
         let fault = || format!("could not write the {kind} archive to {}", place(to));
         let mut blobs = bundle.blobs();
-        let named = |descriptor: &Descriptor| NamedManifest { descriptor: descriptor.clone(), names: names.to_vec() };
+        let named =
+            |descriptor: &Descriptor| NamedManifest { descriptor: descriptor.clone(), names: names.to_vec() };
         let manifests: Vec<NamedManifest> = bundle.descriptor().map(named).into_iter().collect();
         let mut write = |writer: &mut dyn ImageWriter| write_sorted(writer, &mut blobs, &manifests);
         match (to, kind) {
@@ -368,11 +385,7 @@ impl Exporter<'_> {
         }
     }
 
-    fn write_to(
-        &self,
-        to: &Destination,
-        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-    ) -> Result<()> {
+    fn write_to(&self, to: &Destination, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
         into_destination(to, |out| write(&mut Cancellable(out, self.images.cancel)))
     }
 
@@ -581,7 +594,10 @@ fn push_failure(name: &Reference, error: rbuild_registry::RegistryError) -> crat
 }
 
 /// Writes a file that appears whole or not at all, or standard output.
-pub(crate) fn into_destination(to: &Destination, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+pub(crate) fn into_destination(
+    to: &Destination,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<()> {
     let fault = || format!("could not write to {}", place(to));
     match to {
         Destination::Stdout => {

@@ -79,7 +79,8 @@ impl Builder<'_> {
     ) -> Result<Files> {
         let number = self.announce(&format!("[internal] git {}", reference.remote));
         let started = Instant::now();
-        let result = self.fetcher().clone_git(reference, keep, checksum).and_then(|folder| repository_files(&folder));
+        let result =
+            self.fetcher().clone_git(reference, keep, checksum).and_then(|folder| repository_files(&folder));
         match &result {
             Ok(_) => self.events.event(Event::Done { step: number, took: started.elapsed() }),
             Err(error) => self.events.event(Event::Failed { step: number, message: &error.to_string() }),
@@ -180,7 +181,9 @@ impl Fetcher<'_> {
         let wanted = reference.reference.as_deref().unwrap_or("HEAD");
         let checksum = checksum.or(reference.checksum.as_deref());
         let depth: &[&str] = if checksum.is_some() { &[] } else { &["--depth=1"] };
-        let fetch = |depth: &[&str]| git(&[&["fetch", "--quiet", "--no-tags"], depth, &["origin", "--", wanted]].concat());
+        let fetch = |depth: &[&str]| {
+            git(&[&["fetch", "--quiet", "--no-tags"], depth, &["origin", "--", wanted]].concat())
+        };
         let mut fetched = fetch(depth);
         if fetched.as_ref().is_err_and(lacks_shallow) {
             // A repository of plain files behind a web server gives all of its history or nothing.

@@ -36,7 +36,9 @@ pub(crate) fn can_be_found(text: &str, rootfs: &Rootfs) -> Result<()> {
     if is_named(text) && matches!(rootfs, Rootfs::Empty) {
         return Err(Failure::new(
             FailureKind::Build,
-            format!("could not find the owner `{text}`: there is no /etc/passwd and no /etc/group in scratch"),
+            format!(
+                "could not find the owner `{text}`: there is no /etc/passwd and no /etc/group in scratch"
+            ),
         )
         .help("give numbers: --chown=1000:1000")
         .into());
@@ -98,7 +100,14 @@ mod tests {
 
     #[test]
     fn what_has_to_be_looked_up() {
-        for (text, named) in [("5", false), ("5:6", false), ("root:root", false), ("5:", false), ("app", true), ("5:staff", true)] {
+        for (text, named) in [
+            ("5", false),
+            ("5:6", false),
+            ("root:root", false),
+            ("5:", false),
+            ("app", true),
+            ("5:staff", true),
+        ] {
             assert_eq!(is_named(text), named, "{text}");
         }
     }

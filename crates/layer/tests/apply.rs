@@ -326,7 +326,8 @@ fn an_archive_with_files_behind_a_link_to_nothing_is_refused() {
         let place = Place::new();
         place.dir("app");
         let tar = RawTar::new().symlink("l", "/etc").file(below, "x").end();
-        let error = unpack_archive(&tar[..], &place.root, &"/app".into(), &UnpackOptions::default()).unwrap_err();
+        let error =
+            unpack_archive(&tar[..], &place.root, &"/app".into(), &UnpackOptions::default()).unwrap_err();
         assert!(error.to_string().contains("l/"), "{error}");
         assert!(place.meta("app/etc").is_none());
     }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::commands::args::{
-    CopyArgs, DuArgs, HistoryArgs, ImagesArgs, InspectArgs, LoadArgs, LoginArgs, LogoutArgs, ManifestCommand, PruneArgs,
-    PullArgs, PushArgs, RmiArgs, SaveArgs, TagArgs,
+    CopyArgs, DuArgs, HistoryArgs, ImagesArgs, InspectArgs, LoadArgs, LoginArgs, LogoutArgs, ManifestCommand,
+    PruneArgs, PullArgs, PushArgs, RmiArgs, SaveArgs, TagArgs,
 };
 
 /// Builds container images from Dockerfiles, without a daemon and without root.
@@ -326,7 +326,8 @@ mod tests {
             ("rbuild", "rbuild"),
         ] {
             let words: Vec<OsString> = typed.split(' ').map(OsString::from).collect();
-            let arranged: Vec<String> = arranged(words).into_iter().map(|word| word.into_string().unwrap()).collect();
+            let arranged: Vec<String> =
+                arranged(words).into_iter().map(|word| word.into_string().unwrap()).collect();
             assert_eq!(arranged.join(" "), meant);
         }
     }

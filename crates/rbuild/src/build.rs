@@ -28,7 +28,8 @@ pub(crate) fn run(args: &BuildArgs, global: &GlobalArgs, place: &'static Place) 
     let workshop = Workshop::new(global.root.clone(), place);
     let request = request::read(args, &workshop)?;
     let (store, client) = (workshop.store()?, workshop.client()?);
-    let cancel = Cancel::new().map_err(|error| CliError::environment("could not prepare to be interrupted".to_owned(), error))?;
+    let cancel = Cancel::new()
+        .map_err(|error| CliError::environment("could not prepare to be interrupted".to_owned(), error))?;
     watch_signals(&cancel, store)?;
     let tools = Tools { store, client, place, cancel: &cancel };
     if let Some(call) = call {
@@ -42,7 +43,9 @@ pub(crate) fn run(args: &BuildArgs, global: &GlobalArgs, place: &'static Place) 
     ui.finish();
     match result {
         Ok(image) => finish(args, &request, &image),
-        Err(error) => Err(CliError::Build { error, source: request.dockerfile, name: request.dockerfile_name }),
+        Err(error) => {
+            Err(CliError::Build { error, source: request.dockerfile, name: request.dockerfile_name })
+        }
     }
 }
 
@@ -50,12 +53,19 @@ pub(crate) fn run(args: &BuildArgs, global: &GlobalArgs, place: &'static Place) 
 pub(crate) fn progress(progress: Progress) -> Ui {
     let stderr = std::io::stderr();
     let terminal = stderr.is_terminal() && surroundings::variable("TERM").as_deref() != Some("dumb");
-    let log_lines = surroundings::variable("BUILDKIT_TTY_LOG_LINES").and_then(|text| text.parse().ok()).unwrap_or(6);
+    let log_lines =
+        surroundings::variable("BUILDKIT_TTY_LOG_LINES").and_then(|text| text.parse().ok()).unwrap_or(6);
     let size = || match tcgetwinsize(std::io::stderr()) {
         Ok(size) if size.ws_col > 0 => Size { columns: size.ws_col.into(), rows: size.ws_row.into() },
         _ => Size::DEFAULT,
     };
-    Ui::stderr(UiOptions { progress, terminal, colour: crate::colour(terminal), size: Box::new(size), log_lines })
+    Ui::stderr(UiOptions {
+        progress,
+        terminal,
+        colour: crate::colour(terminal),
+        size: Box::new(size),
+        log_lines,
+    })
 }
 
 /// Ctrl-C and its like end the build. What does not end soon by itself (a read from a server that is silent), or a second
@@ -133,7 +143,8 @@ fn metadata(request: &BuildRequest, image: &BuiltImage) -> serde_json::Value {
 }
 
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
-    fs::write(path, bytes).map_err(|error| CliError::environment(format!("could not write `{}`", path.display()), error))
+    fs::write(path, bytes)
+        .map_err(|error| CliError::environment(format!("could not write `{}`", path.display()), error))
 }
 
 impl IgnoredArgs {

@@ -16,9 +16,16 @@ use crate::outline;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Call {
     /// The build checks, with rules beyond the reference's by name.
-    Check { json: bool, more: Vec<String> },
-    Outline { json: bool },
-    Targets { json: bool },
+    Check {
+        json: bool,
+        more: Vec<String>,
+    },
+    Outline {
+        json: bool,
+    },
+    Targets {
+        json: bool,
+    },
 }
 
 /// What is to be done instead of a build, if anything.
@@ -33,7 +40,10 @@ pub(crate) fn asked_for(args: &BuildArgs) -> Result<Option<Call>, CliError> {
     let json = match rest {
         "" | "format=text" => false,
         "format=json" => true,
-        other => return Err(CliError::usage(format!("unknown option `{other}` of `--call`")).help("there is `format=json`")),
+        other => {
+            return Err(CliError::usage(format!("unknown option `{other}` of `--call`"))
+                .help("there is `format=json`"));
+        }
     };
     match name {
         "build" => Ok(None),
@@ -54,7 +64,10 @@ fn more_rules(text: &str) -> Result<Vec<String>, CliError> {
             let known = Rule::ALL.iter().filter(|rule| rule.is_experimental()).map(|rule| rule.name());
             return Err(match suggestion(name, known.clone()) {
                 Some(near) => failure.help(format!("did you mean `{near}`?")),
-                None => failure.help(format!("`--check=all` runs all; these are off without it: {}", known.collect::<Vec<_>>().join(", "))),
+                None => failure.help(format!(
+                    "`--check=all` runs all; these are off without it: {}",
+                    known.collect::<Vec<_>>().join(", ")
+                )),
             });
         }
     }
@@ -71,7 +84,11 @@ pub(crate) fn run(call: &Call, request: &BuildRequest, tools: Tools<'_>) -> Resu
 }
 
 fn check(json: bool, more: &[String], request: &BuildRequest, tools: Tools<'_>) -> Result<(), CliError> {
-    let shown = |error| CliError::Build { error, source: request.dockerfile.clone(), name: request.dockerfile_name.clone() };
+    let shown = |error| CliError::Build {
+        error,
+        source: request.dockerfile.clone(),
+        name: request.dockerfile_name.clone(),
+    };
     let lines = LineIndex::new(&request.dockerfile);
     let findings = match rbuild_engine::check(request, tools, more) {
         Ok(findings) => findings,
@@ -91,7 +108,9 @@ fn check(json: bool, more: &[String], request: &BuildRequest, tools: Tools<'_>) 
         print(&pretty(&as_json(&findings, &lines, request)));
     } else {
         let name = &request.dockerfile_name;
-        let line = |finding: &Finding| format!("{} ({name}:{})\n", sentence(finding), lines.line(finding.span.start));
+        let line = |finding: &Finding| {
+            format!("{} ({name}:{})\n", sentence(finding), lines.line(finding.span.start))
+        };
         print(&findings.iter().map(line).collect::<String>());
     }
     if findings.is_empty() { Ok(()) } else { Err(CliError::Quiet(1)) }
@@ -113,7 +132,10 @@ pub(crate) fn warnings(findings: &[Finding], request: &BuildRequest) -> String {
     }
     let lines = LineIndex::new(&request.dockerfile);
     let count = findings.len();
-    let mut text = format!("\n {count} warning{} found (`rbuild --check` shows only these):\n", if count == 1 { "" } else { "s" });
+    let mut text = format!(
+        "\n {count} warning{} found (`rbuild --check` shows only these):\n",
+        if count == 1 { "" } else { "s" }
+    );
     for finding in findings {
         text.push_str(&format!(" - {} (line {})\n", sentence(finding), lines.line(finding.span.start)));
     }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use rbuild_context::ContextSource;
-use rbuild_engine::{Context, Failure, FailureKind, FetchedContext, LONE_FILE, NamedContext, read_in_context};
+use rbuild_engine::{
+    Context, Failure, FailureKind, FetchedContext, LONE_FILE, NamedContext, read_in_context,
+};
 use rbuild_image::Platform;
 
 use crate::failure::CliError;
@@ -73,7 +75,9 @@ fn from_stdin(file: Option<&Path>, workshop: &Workshop) -> Result<Opened> {
     match workshop.fetcher()?.stream(io::stdin(), "standard input")? {
         FetchedContext::Folder(folder) => unpacked(folder, file, None, workshop),
         FetchedContext::Dockerfile(_) if file.is_some() => {
-            let failure = CliError::usage("there are two Dockerfiles: one on standard input, and the one that `-f` names");
+            let failure = CliError::usage(
+                "there are two Dockerfiles: one on standard input, and the one that `-f` names",
+            );
             Err(failure.help("leave out `-f`, or give a folder as the context and `-f -`"))
         }
         FetchedContext::Dockerfile(text) => {
@@ -145,8 +149,9 @@ fn is_elsewhere(file: &Path) -> bool {
 /// A Dockerfile on standard input, behind a URL, or anywhere on this machine; and its name.
 fn elsewhere(file: &Path, workshop: &Workshop) -> Result<(String, String)> {
     if file == Path::new("-") {
-        let text = io::read_to_string(io::stdin())
-            .map_err(|error| CliError::environment("could not read the Dockerfile from standard input".to_owned(), error))?;
+        let text = io::read_to_string(io::stdin()).map_err(|error| {
+            CliError::environment("could not read the Dockerfile from standard input".to_owned(), error)
+        })?;
         return Ok((text, "-".to_owned()));
     }
     match file.to_str().filter(|_| is_url(file)) {
@@ -178,11 +183,14 @@ fn read_file(path: &Path) -> Result<String> {
     let fault = format!("could not read the Dockerfile `{}`", path.display());
     let bytes = fs::read(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => CliError::usage(format!("there is no Dockerfile `{}`", path.display())),
-        io::ErrorKind::IsADirectory => CliError::usage(format!("`{}` is a folder, not a Dockerfile", path.display())),
+        io::ErrorKind::IsADirectory => {
+            CliError::usage(format!("`{}` is a folder, not a Dockerfile", path.display()))
+        }
         _ => CliError::environment(fault.clone(), error),
     })?;
-    String::from_utf8(bytes)
-        .map_err(|error| CliError::usage(format!("{fault}: it is not UTF-8 at byte {}", error.utf8_error().valid_up_to())))
+    String::from_utf8(bytes).map_err(|error| {
+        CliError::usage(format!("{fault}: it is not UTF-8 at byte {}", error.utf8_error().valid_up_to()))
+    })
 }
 
 /// The ignore file beside the Dockerfile before the ones at the context's root.
@@ -198,10 +206,14 @@ fn read_ignore(root: &Path, dockerfile: Option<&Path>) -> Result<Option<(String,
     candidates.extend([root.join(".dockerignore"), root.join(".containerignore")]);
     for path in candidates {
         match fs::read(&path) {
-            Ok(bytes) => return Ok(Some((String::from_utf8_lossy(&bytes).into_owned(), path.display().to_string()))),
+            Ok(bytes) => {
+                return Ok(Some((String::from_utf8_lossy(&bytes).into_owned(), path.display().to_string())));
+            }
             // A folder of that name is no ignore file, as in the reference.
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => {}
-            Err(error) => return Err(CliError::environment(format!("could not read `{}`", path.display()), error)),
+            Err(error) => {
+                return Err(CliError::environment(format!("could not read `{}`", path.display()), error));
+            }
         }
     }
     Ok(None)
@@ -222,7 +234,9 @@ fn named_context(text: &str, keep_git_dir: Option<bool>) -> Result<(String, Name
         ContextSource::Image(name) if name == "scratch" => NamedContext::Scratch,
         ContextSource::Image(name) => NamedContext::Image(image_name(&name)?),
         ContextSource::OciLayout(rest) => oci_layout(&rest).map_err(bad)?,
-        ContextSource::Git(reference) => NamedContext::Git { reference: Box::new(reference), keep: keep_git_dir },
+        ContextSource::Git(reference) => {
+            NamedContext::Git { reference: Box::new(reference), keep: keep_git_dir }
+        }
         ContextSource::Url(url) => NamedContext::Url(url),
         ContextSource::Path(path) if path.is_dir() => {
             let ignore = read_ignore(&path, None)?.map(|(text, _)| text);
@@ -251,7 +265,9 @@ fn context_name(text: &str) -> std::result::Result<String, String> {
 /// `PATH[:TAG][@DIGEST]`.
 fn oci_layout(text: &str) -> std::result::Result<NamedContext, String> {
     let (rest, digest) = match text.split_once('@') {
-        Some((rest, digest)) => (rest, Some(digest.parse().map_err(|error| format!("`{digest}` is no digest: {error}"))?)),
+        Some((rest, digest)) => {
+            (rest, Some(digest.parse().map_err(|error| format!("`{digest}` is no digest: {error}"))?))
+        }
         None => (text, None),
     };
     let (path, tag) = match rest.rsplit_once(':') {
@@ -268,7 +284,9 @@ mod tests {
 
     fn named(text: &str) -> std::result::Result<(String, String), String> {
         match named_context(text, None) {
-            Ok((name, context)) => Ok((name, format!("{context:?}").split([' ', '(']).next().unwrap_or_default().to_owned())),
+            Ok((name, context)) => {
+                Ok((name, format!("{context:?}").split([' ', '(']).next().unwrap_or_default().to_owned()))
+            }
             Err(CliError::Plain(failure)) => Err(failure.to_string()),
             Err(other) => Err(format!("{other:?}")),
         }

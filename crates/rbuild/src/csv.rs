@@ -10,7 +10,9 @@ pub(crate) fn fields(text: &str) -> Result<Vec<String>, String> {
     let mut rest = text;
     loop {
         let (field, after) = match rest.strip_prefix('"') {
-            Some(quoted) => quoted_field(quoted).ok_or_else(|| format!("a quote in `{text}` is not closed"))?,
+            Some(quoted) => {
+                quoted_field(quoted).ok_or_else(|| format!("a quote in `{text}` is not closed"))?
+            }
             None => {
                 let end = rest.find(',').unwrap_or(rest.len());
                 (rest[..end].to_owned(), &rest[end..])

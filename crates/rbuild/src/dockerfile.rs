@@ -27,8 +27,9 @@ pub(crate) fn run(command: &DockerfileCommand) -> Result<(), CliError> {
             match (check, write) {
                 (true, _) if formatted == source => Ok(()),
                 (true, _) => Err(CliError::Quiet(1)),
-                (_, true) => fs::write(file, formatted)
-                    .map_err(|error| CliError::environment(format!("could not write `{}`", file.display()), error)),
+                (_, true) => fs::write(file, formatted).map_err(|error| {
+                    CliError::environment(format!("could not write `{}`", file.display()), error)
+                }),
                 _ => print(&formatted),
             }
         }
@@ -39,12 +40,19 @@ pub(crate) fn run(command: &DockerfileCommand) -> Result<(), CliError> {
 pub(crate) fn plan(args: &PlanArgs, global: &GlobalArgs, place: &'static Place) -> Result<(), CliError> {
     let workshop = Workshop::new(global.root.clone(), place);
     let request = request::read(&args.build, &workshop)?;
-    let shown = |error| CliError::Build { error, source: request.dockerfile.clone(), name: request.dockerfile_name.clone() };
-    let dockerfile = Dockerfile::parse(&request.dockerfile).map_err(|errors| shown(BuildError::Dockerfile(errors)))?;
+    let shown = |error| CliError::Build {
+        error,
+        source: request.dockerfile.clone(),
+        name: request.dockerfile_name.clone(),
+    };
+    let dockerfile =
+        Dockerfile::parse(&request.dockerfile).map_err(|errors| shown(BuildError::Dockerfile(errors)))?;
     let (graph, _) = rbuild_engine::plan(&dockerfile, &request).map_err(shown)?;
     let text = match args.format {
         PlanFormat::Text => graph.to_text(),
-        PlanFormat::Json => format!("{}\n", serde_json::to_string_pretty(&graph.to_json()).unwrap_or_default()),
+        PlanFormat::Json => {
+            format!("{}\n", serde_json::to_string_pretty(&graph.to_json()).unwrap_or_default())
+        }
         PlanFormat::Dot => graph.to_dot(),
         PlanFormat::Mermaid => graph.to_mermaid(),
     };
@@ -53,7 +61,9 @@ pub(crate) fn plan(args: &PlanArgs, global: &GlobalArgs, place: &'static Place) 
 
 fn read(file: &Path) -> Result<(Dockerfile, String), CliError> {
     let fault = |error| CliError::environment(format!("could not read `{}`", file.display()), error);
-    let source = if file == Path::new("-") { io::read_to_string(io::stdin()) } else { fs::read_to_string(file) }.map_err(fault)?;
+    let source =
+        if file == Path::new("-") { io::read_to_string(io::stdin()) } else { fs::read_to_string(file) }
+            .map_err(fault)?;
     let name = file.display().to_string();
     match Dockerfile::parse(&source) {
         Ok(dockerfile) => Ok((dockerfile, source)),

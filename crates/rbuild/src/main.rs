@@ -27,7 +27,9 @@ use clap::Parser;
 use rbuild_executor::Place;
 
 use crate::args::{Cli, Command};
-use crate::commands::{archive, copy, doctor, du, history, images, inspect, login, manifest, prune, remove, transfer};
+use crate::commands::{
+    archive, copy, doctor, du, history, images, inspect, login, manifest, prune, remove, transfer,
+};
 use crate::diagnostics::Style;
 use crate::failure::CliError;
 
@@ -100,5 +102,7 @@ fn report(error: CliError, style: Style) -> ExitCode {
 
 /// Colour where a terminal shows it and nobody objects.
 pub(crate) fn colour(terminal: bool) -> bool {
-    terminal && surroundings::variable("NO_COLOR").is_none() && surroundings::variable("TERM").as_deref() != Some("dumb")
+    terminal
+        && surroundings::variable("NO_COLOR").is_none()
+        && surroundings::variable("TERM").as_deref() != Some("dumb")
 }

@@ -11,11 +11,18 @@ use crate::failure::CliError;
 
 /// Prints what the target can be given.
 pub(crate) fn outline(json: bool, request: &BuildRequest) -> Result<(), CliError> {
-    let shown = |error| CliError::Build { error, source: request.dockerfile.clone(), name: request.dockerfile_name.clone() };
-    let dockerfile = Dockerfile::parse(&request.dockerfile).map_err(|errors| shown(BuildError::Dockerfile(errors)))?;
+    let shown = |error| CliError::Build {
+        error,
+        source: request.dockerfile.clone(),
+        name: request.dockerfile_name.clone(),
+    };
+    let dockerfile =
+        Dockerfile::parse(&request.dockerfile).map_err(|errors| shown(BuildError::Dockerfile(errors)))?;
     let (graph, plan) = rbuild_engine::plan(&dockerfile, request).map_err(shown)?;
     let arguments = rbuild_engine::graph_arguments(request);
-    let Some(found) = rbuild_dockerfile::outline(&dockerfile, &graph, plan.target, &arguments) else { return Ok(()) };
+    let Some(found) = rbuild_dockerfile::outline(&dockerfile, &graph, plan.target, &arguments) else {
+        return Ok(());
+    };
     print(&if json { pretty(&outline_json(&found, request)) } else { outline_text(&found) });
     Ok(())
 }
@@ -43,13 +50,17 @@ fn outline_text(outline: &Outline<'_>) -> String {
     if !outline.args.is_empty() {
         let mut rows = vec![row(&["BUILD ARG", "VALUE", "DESCRIPTION"])];
         let args = outline.args.iter();
-        rows.extend(args.map(|arg| row(&[&arg.name, &arg.value, arg.description.as_deref().unwrap_or_default()])));
+        rows.extend(
+            args.map(|arg| row(&[&arg.name, &arg.value, arg.description.as_deref().unwrap_or_default()])),
+        );
         text += &format!("{}\n", table(&rows, 3));
     }
     for (title, mounts) in [("SECRET", &outline.secrets), ("SSH", &outline.ssh)] {
         if !mounts.is_empty() {
             let mut rows = vec![row(&[title, "REQUIRED"])];
-            rows.extend(mounts.iter().map(|mount| row(&[&mount.id, if mount.required { "true" } else { "" }])));
+            rows.extend(
+                mounts.iter().map(|mount| row(&[&mount.id, if mount.required { "true" } else { "" }])),
+            );
             text += &format!("{}\n", table(&rows, 3));
         }
     }

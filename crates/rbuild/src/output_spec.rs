@@ -28,13 +28,20 @@ pub(crate) fn parse(text: &str, tags: &[Reference]) -> Result<OutputSpec, String
     // Docker: a value without `=` is a folder, or standard output.
     if !text.contains('=') && !text.contains(',') {
         let output = if text == "-" { Output::Tar(Destination::Stdout) } else { Output::Local(text.into()) };
-        return Ok(OutputSpec { output: Some(output), names: Vec::new(), rewrite_timestamp: false, epoch: None, annotations: Vec::new() });
+        return Ok(OutputSpec {
+            output: Some(output),
+            names: Vec::new(),
+            rewrite_timestamp: false,
+            epoch: None,
+            annotations: Vec::new(),
+        });
     }
     let attributes = Attributes::parse(text)?;
     let mut names = tags.to_vec();
     let mut more_names = Vec::new();
     for name in attributes.name.iter().flat_map(|names| names.split(',')).filter(|name| !name.is_empty()) {
-        let reference = Reference::parse(name).map_err(|error| format!("`{name}` in --output is no image name: {error}"))?;
+        let reference = Reference::parse(name)
+            .map_err(|error| format!("`{name}` in --output is no image name: {error}"))?;
         more_names.push(reference.clone());
         names.push(reference);
     }
@@ -46,13 +53,17 @@ pub(crate) fn parse(text: &str, tags: &[Reference]) -> Result<OutputSpec, String
             // Without a destination, Docker loads the image into its own store; here that is the store.
             None => return attributes.rest(None, more_names),
         }),
-        "local" => Some(Output::Local(attributes.dest.clone().ok_or("`type=local` wants a folder: add `dest=DIR`")?.into())),
+        "local" => Some(Output::Local(
+            attributes.dest.clone().ok_or("`type=local` wants a folder: add `dest=DIR`")?.into(),
+        )),
         "tar" => Some(Output::Tar(attributes.archive()?)),
         "registry" => Some(Output::Registry { names, compression }),
         "image" if attributes.push => Some(Output::Registry { names, compression }),
         "image" | "cacheonly" => None,
         other => {
-            return Err(format!("unknown output type `{other}`; there are oci, docker, local, tar, image, registry and cacheonly"));
+            return Err(format!(
+                "unknown output type `{other}`; there are oci, docker, local, tar, image, registry and cacheonly"
+            ));
         }
     };
     attributes.rest(output, more_names)
@@ -78,9 +89,11 @@ impl Attributes {
     fn parse(text: &str) -> Result<Self, String> {
         let mut read = Attributes::default();
         for (key, value) in csv::pairs(text)? {
-            let required = || value.clone().ok_or_else(|| format!("`{key}` in --output wants a value: `{key}=…`"));
+            let required =
+                || value.clone().ok_or_else(|| format!("`{key}` in --output wants a value: `{key}=…`"));
             let flag = || boolean(&key, value.as_deref());
-            let number = || required()?.parse::<i64>().map_err(|_| format!("`{key}` in --output wants a number"));
+            let number =
+                || required()?.parse::<i64>().map_err(|_| format!("`{key}` in --output wants a number"));
             match key.as_str() {
                 "type" => read.kind = required()?,
                 "dest" => read.dest = Some(required()?),
@@ -97,13 +110,26 @@ impl Attributes {
                     read.annotations.push((name, required()?));
                 }
                 // Keys of BuildKit's exporters that say what is done here anyway, or concern its own store.
-                "oci-mediatypes" | "store" | "unpack" | "mode" | "platform-split" | "name-canonical" | "dangling-name-prefix"
-                | "oci-artifact" | "compatibility-version" | "registry.insecure" | "attestation-prefix" | "prefer-nondist-layers" => {}
+                "oci-mediatypes"
+                | "store"
+                | "unpack"
+                | "mode"
+                | "platform-split"
+                | "name-canonical"
+                | "dangling-name-prefix"
+                | "oci-artifact"
+                | "compatibility-version"
+                | "registry.insecure"
+                | "attestation-prefix"
+                | "prefer-nondist-layers" => {}
                 _ => return Err(format!("unknown key `{key}` in --output")),
             }
         }
         if read.kind.is_empty() {
-            return Err("--output wants a type: `type=oci`, `type=docker`, `type=local`, `type=tar` or `type=image`".to_owned());
+            return Err(
+                "--output wants a type: `type=oci`, `type=docker`, `type=local`, `type=tar` or `type=image`"
+                    .to_owned(),
+            );
         }
         Ok(read)
     }
@@ -126,7 +152,9 @@ impl Attributes {
             },
             Some("zstd") => Compression::Zstd { level: self.level.unwrap_or(3).clamp(0, 22) },
             Some("uncompressed") => Compression::None,
-            Some(other) => return Err(format!("unknown compression `{other}`; there are gzip, zstd and uncompressed")),
+            Some(other) => {
+                return Err(format!("unknown compression `{other}`; there are gzip, zstd and uncompressed"));
+            }
         };
         Ok(CompressionChoice { compression, force: self.force })
     }

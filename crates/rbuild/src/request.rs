@@ -1,9 +1,9 @@
 //! From what was typed to what the engine takes.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::fs;
 
 use rbuild_engine::{
     BuildRequest, CacheUse, Context, Destination, Network, Output, RunOptions, SecretSource,
@@ -81,7 +81,8 @@ fn read_outputs(args: &BuildArgs, request: &mut BuildRequest) -> Result<()> {
     for text in &texts {
         let spec = output_spec::parse(text, &tags).map_err(CliError::usage)?;
         if matches!(&spec.output, Some(Output::Registry { names, .. }) if names.is_empty()) {
-            return Err(CliError::usage("could not push: the image has no name").help("name it with `-t REGISTRY/NAME:TAG`"));
+            return Err(CliError::usage("could not push: the image has no name")
+                .help("name it with `-t REGISTRY/NAME:TAG`"));
         }
         spec.output.iter().try_for_each(archive_is_writable)?;
         request.outputs.extend(spec.output);
@@ -97,10 +98,13 @@ fn read_outputs(args: &BuildArgs, request: &mut BuildRequest) -> Result<()> {
 
 /// An archive that cannot be written is said before the build, not after it.
 fn archive_is_writable(output: &Output) -> Result<()> {
-    let (Output::Oci { to, .. } | Output::Docker { to, .. } | Output::Tar(to)) = output else { return Ok(()) };
+    let (Output::Oci { to, .. } | Output::Docker { to, .. } | Output::Tar(to)) = output else {
+        return Ok(());
+    };
     let Destination::File(path) = to else { return Ok(()) };
     if path.is_dir() {
-        let failure = CliError::usage(format!("could not write the archive to `{}`: it is a folder", path.display()));
+        let failure =
+            CliError::usage(format!("could not write the archive to `{}`: it is a folder", path.display()));
         return Err(failure.help("name a file, `dest=FILE`, or write a folder with `tar=false`"));
     }
     has_folder(path)
@@ -112,7 +116,11 @@ fn has_folder(path: &Path) -> Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
-    let failure = CliError::usage(format!("could not write `{}`: there is no folder `{}`", path.display(), folder.display()));
+    let failure = CliError::usage(format!(
+        "could not write `{}`: there is no folder `{}`",
+        path.display(),
+        folder.display()
+    ));
     Err(failure.help("make the folder first"))
 }
 
@@ -121,12 +129,16 @@ fn run_options(args: &BuildArgs) -> Result<RunOptions> {
         None | Some("default" | "host") => Network::Host,
         Some("none") => Network::None,
         Some(other) => {
-            return Err(CliError::usage(format!("unknown network `{other}`")).help("there are `default`, `host` and `none`"));
+            return Err(CliError::usage(format!("unknown network `{other}`"))
+                .help("there are `default`, `host` and `none`"));
         }
     };
     let allowed = |name: &str| args.allow.iter().any(|allow| allow == name);
-    if let Some(unknown) = args.allow.iter().find(|allow| !["security.insecure", "network.host"].contains(&allow.as_str())) {
-        return Err(CliError::usage(format!("unknown entitlement `{unknown}`")).help("there are `security.insecure` and `network.host`"));
+    if let Some(unknown) =
+        args.allow.iter().find(|allow| !["security.insecure", "network.host"].contains(&allow.as_str()))
+    {
+        return Err(CliError::usage(format!("unknown entitlement `{unknown}`"))
+            .help("there are `security.insecure` and `network.host`"));
     }
     Ok(RunOptions {
         network,
@@ -145,7 +157,9 @@ fn run_options(args: &BuildArgs) -> Result<RunOptions> {
 }
 
 fn extra_host(text: &str) -> Result<(String, IpAddr)> {
-    let bad = || CliError::usage(format!("could not understand `--add-host {text}`: write it as HOST:IP or HOST=IP"));
+    let bad = || {
+        CliError::usage(format!("could not understand `--add-host {text}`: write it as HOST:IP or HOST=IP"))
+    };
     let (host, address) = text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(bad)?;
     if address == "host-gateway" {
         // RUN is on the host's network: the host is where it is.
@@ -172,7 +186,11 @@ fn secret(text: &str) -> Result<(String, SecretSource)> {
     let id = id.ok_or_else(|| bad("it wants `id=`".to_owned()))?;
     let source = match (file, environment) {
         (Some(file), _) => SecretSource::File(file.into()),
-        (None, Some(name)) => SecretSource::Value(surroundings::variable(&name).ok_or_else(|| bad(format!("the variable `{name}` is not set")))?.into_bytes()),
+        (None, Some(name)) => SecretSource::Value(
+            surroundings::variable(&name)
+                .ok_or_else(|| bad(format!("the variable `{name}` is not set")))?
+                .into_bytes(),
+        ),
         (None, None) => match surroundings::variable(&id) {
             Some(value) => SecretSource::Value(value.into_bytes()),
             None => SecretSource::File(id.clone().into()),
@@ -192,20 +210,23 @@ fn ssh_agent(text: &str) -> Result<(String, PathBuf)> {
     let (id, path) = match text.split_once('=') {
         Some((id, path)) => (id.to_owned(), PathBuf::from(path)),
         None => {
-            let socket = surroundings::variable("SSH_AUTH_SOCK").ok_or_else(|| bad("no agent is running (SSH_AUTH_SOCK is not set)"))?;
+            let socket = surroundings::variable("SSH_AUTH_SOCK")
+                .ok_or_else(|| bad("no agent is running (SSH_AUTH_SOCK is not set)"))?;
             (text.to_owned(), socket.into())
         }
     };
     use std::os::unix::fs::FileTypeExt;
     match fs::metadata(&path) {
         Ok(metadata) if metadata.file_type().is_socket() => Ok((id, path)),
-        Ok(_) => Err(bad("it wants an agent's socket").help("start an agent with `ssh-agent`, add the key with `ssh-add`")),
+        Ok(_) => Err(bad("it wants an agent's socket")
+            .help("start an agent with `ssh-agent`, add the key with `ssh-add`")),
         Err(_) => Err(bad(&format!("there is no socket `{}`", path.display()))),
     }
 }
 
 fn ulimit(text: &str) -> Result<(String, u64, u64)> {
-    let bad = || CliError::usage(format!("could not understand `--ulimit {text}`: write it as NAME=SOFT[:HARD]"));
+    let bad =
+        || CliError::usage(format!("could not understand `--ulimit {text}`: write it as NAME=SOFT[:HARD]"));
     let (name, limits) = text.split_once('=').ok_or_else(bad)?;
     let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
     let number = |text: &str| match text {
@@ -218,23 +239,28 @@ fn ulimit(text: &str) -> Result<(String, u64, u64)> {
 fn platforms(given: &[String]) -> Result<Vec<Platform>> {
     let default = surroundings::variable("DOCKER_DEFAULT_PLATFORM").filter(|_| given.is_empty());
     let parse = |text: &String| {
-        Platform::parse(text).map_err(|error| CliError::usage(format!("could not understand `--platform {text}`: {error}")))
+        Platform::parse(text)
+            .map_err(|error| CliError::usage(format!("could not understand `--platform {text}`: {error}")))
     };
     given.iter().chain(&default).map(parse).collect()
 }
 
 /// `SOURCE_DATE_EPOCH` as a build arg, else from the environment.
 fn epoch(build_args: &BTreeMap<String, String>) -> Result<Option<i64>> {
-    let text = build_args.get("SOURCE_DATE_EPOCH").cloned().or_else(|| surroundings::variable("SOURCE_DATE_EPOCH"));
+    let text =
+        build_args.get("SOURCE_DATE_EPOCH").cloned().or_else(|| surroundings::variable("SOURCE_DATE_EPOCH"));
     let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
     match text.parse() {
         Ok(epoch) => Ok(Some(epoch)),
-        Err(_) => Err(CliError::usage(format!("SOURCE_DATE_EPOCH is `{text}`, which is no number of seconds"))),
+        Err(_) => {
+            Err(CliError::usage(format!("SOURCE_DATE_EPOCH is `{text}`, which is no number of seconds")))
+        }
     }
 }
 
 pub(crate) fn image_name(text: &str) -> Result<Reference> {
-    Reference::parse(text).map_err(|error| CliError::usage(format!("could not understand the image name `{text}`: {error}")))
+    Reference::parse(text)
+        .map_err(|error| CliError::usage(format!("could not understand the image name `{text}`: {error}")))
 }
 
 /// `NAME=VALUE`, or `NAME` with the environment's value where that has one.

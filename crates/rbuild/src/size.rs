@@ -72,12 +72,18 @@ mod tests {
         for (text, seconds) in [("30s", 30), ("1h30m", 5400), ("7d", 604_800)] {
             assert_eq!(parse_age(text), Ok(seconds), "{text}");
         }
-        assert!(["", "5", "h", "1w", "é", "5é", "99999999999999999999h"].iter().all(|text| parse_age(text).is_err()));
+        assert!(
+            ["", "5", "h", "1w", "é", "5é", "99999999999999999999h"]
+                .iter()
+                .all(|text| parse_age(text).is_err())
+        );
     }
 
     #[test]
     fn for_people() {
-        for (bytes, text) in [(0, "0B"), (999, "999B"), (1000, "1.00kB"), (187_400_000, "187MB"), (1_240_000_000, "1.24GB")] {
+        for (bytes, text) in
+            [(0, "0B"), (999, "999B"), (1000, "1.00kB"), (187_400_000, "187MB"), (1_240_000_000, "1.24GB")]
+        {
             assert_eq!(human(bytes), text);
         }
     }

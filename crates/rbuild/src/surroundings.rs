@@ -8,7 +8,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rbuild_executor::Place;
-use rbuild_registry::{Client, ClientOptions, CredentialStore, HelperOutput, HelperRunner, ProxyConf, RegistriesConf};
+use rbuild_registry::{
+    Client, ClientOptions, CredentialStore, HelperOutput, HelperRunner, ProxyConf, RegistriesConf,
+};
 use rbuild_store::{Store, StoreOptions};
 
 use crate::failure::CliError;
@@ -50,8 +52,11 @@ pub(crate) fn open_store(root: Option<&Path>, place: &Place) -> Result<Store, Cl
     let root = store_root(root);
     let root = std::path::absolute(&root).unwrap_or(root);
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let options = StoreOptions { root, id_map: place.id_map().to_string(), boot_id: boot_id.trim().to_owned() };
-    Store::open(&options).map_err(|error| CliError::environment(format!("could not open the store `{}`", options.root.display()), error))
+    let options =
+        StoreOptions { root, id_map: place.id_map().to_string(), boot_id: boot_id.trim().to_owned() };
+    Store::open(&options).map_err(|error| {
+        CliError::environment(format!("could not open the store `{}`", options.root.display()), error)
+    })
 }
 
 /// Docker's `config.json`, where logins are written.
@@ -64,7 +69,9 @@ pub(crate) fn client(place: &'static Place) -> Result<Client, CliError> {
     let fault = |error| CliError::registry("could not prepare the registry client".to_owned(), error);
     let wrong_file = |error| {
         let message = "could not prepare the registry client";
-        CliError::from(rbuild_engine::Failure::new(rbuild_engine::FailureKind::Usage, message).caused_by(error))
+        CliError::from(
+            rbuild_engine::Failure::new(rbuild_engine::FailureKind::Usage, message).caused_by(error),
+        )
     };
     let registries = match folder("CONTAINERS_REGISTRIES_CONF") {
         Some(file) => vec![file],
@@ -85,7 +92,11 @@ pub(crate) fn client(place: &'static Place) -> Result<Client, CliError> {
         registries: RegistriesConf::load(&registries).map_err(wrong_file)?,
         credentials: CredentialStore::load(&logins).map_err(wrong_file)?,
         helper: Some(helper_runner(place)),
-        certs_dirs: vec!["/etc/containers/certs.d".into(), "/etc/docker/certs.d".into(), config_home().join("containers/certs.d")],
+        certs_dirs: vec![
+            "/etc/containers/certs.d".into(),
+            "/etc/docker/certs.d".into(),
+            config_home().join("containers/certs.d"),
+        ],
         proxies: ProxyConf {
             http: any_case("HTTP_PROXY"),
             https: any_case("HTTPS_PROXY"),
@@ -102,8 +113,12 @@ struct Helpers(&'static Place);
 impl HelperRunner for Helpers {
     fn run(&self, program: &str, argument: &str, stdin: &[u8]) -> io::Result<HelperOutput> {
         let argv = [program, argument].map(OsString::from).to_vec();
-        let command =
-            rbuild_executor::OutsideCommand { argv, env: environment().into_iter().collect(), cwd: None, stdin: stdin.to_vec() };
+        let command = rbuild_executor::OutsideCommand {
+            argv,
+            env: environment().into_iter().collect(),
+            cwd: None,
+            stdin: stdin.to_vec(),
+        };
         let output = self.0.outside().run(&command)?;
         Ok(HelperOutput { success: output.status.success(), stdout: output.stdout })
     }
@@ -131,13 +146,17 @@ pub(crate) fn host_certificates(given: &str) -> Result<Vec<u8>, CliError> {
         file => vec![file.into()],
     };
     if !given.is_empty() && !candidates[0].is_file() {
-        return Err(CliError::usage(format!("could not read the certificate authorities: there is no file `{given}`")));
+        return Err(CliError::usage(format!(
+            "could not read the certificate authorities: there is no file `{given}`"
+        )));
     }
     let Some(file) = candidates.iter().find(|file| file.is_file()) else {
-        let failure = CliError::usage("could not find a bundle of certificate authorities on this machine".to_owned());
+        let failure =
+            CliError::usage("could not find a bundle of certificate authorities on this machine".to_owned());
         return Err(failure.help("name it: `--host-certs=FILE`"));
     };
-    fs::read(file).map_err(|error| CliError::environment(format!("could not read `{}`", file.display()), error))
+    fs::read(file)
+        .map_err(|error| CliError::environment(format!("could not read `{}`", file.display()), error))
 }
 
 /// The host's `/etc/resolv.conf`, empty where there is none.

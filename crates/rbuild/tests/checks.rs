@@ -28,7 +28,11 @@ fn checks_say_what_the_reference_says_and_more_when_asked() {
         assert!(all.said().contains(rule), "{}", all.said());
     }
     let one = quiet(&test, &["--check=NoUserInFinalStage"]);
-    assert!(one.said().contains("NoUserInFinalStage") && !one.said().contains("UnpinnedBaseImage"), "{}", one.said());
+    assert!(
+        one.said().contains("NoUserInFinalStage") && !one.said().contains("UnpinnedBaseImage"),
+        "{}",
+        one.said()
+    );
     quiet(&test, &["--check=NoUser"]).fails(USAGE, &["unknown rule `NoUser`"]);
     quiet(&test, &["--check=UnpinedBaseImage"]).fails(USAGE, &["did you mean `UnpinnedBaseImage`?"]);
     quiet(&test, &["--call=nonsense"]).fails(USAGE, &["outline", "targets"]);
@@ -37,7 +41,8 @@ fn checks_say_what_the_reference_says_and_more_when_asked() {
 #[test]
 fn checks_as_json_have_the_shape_of_the_reference() {
     let test = Test::new(SOURCE);
-    let document: Value = serde_json::from_slice(&quiet(&test, &["--call=check,format=json"]).stdout).unwrap();
+    let document: Value =
+        serde_json::from_slice(&quiet(&test, &["--call=check,format=json"]).stdout).unwrap();
     let warning = &document["warnings"][0];
     assert_eq!(warning["ruleName"], "StageNameCasing");
     assert_eq!(warning["detail"], "Stage name 'Final' should be lowercase");
@@ -78,7 +83,11 @@ fn a_build_warns_of_what_has_no_effect() {
     let test = Test::new("# syntax=example.test/frontend\nFROM busybox\nARG VERSION\n");
     let run = test.run(&["--build-arg", "VERISON=1", "--build-arg", "HTTP_PROXY=x"]);
     run.succeeds();
-    assert!(run.stderr.contains("VERISON is not declared by any ARG (did you mean VERSION?)"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("VERISON is not declared by any ARG (did you mean VERSION?)"),
+        "{}",
+        run.stderr
+    );
     assert!(!run.stderr.contains("HTTP_PROXY is not"), "{}", run.stderr);
     assert!(run.stderr.contains("# syntax=example.test/frontend"), "{}", run.stderr);
     test.dockerfile("# syntax=docker/dockerfile:1\nFROM busybox\n");
@@ -92,10 +101,13 @@ fn all_faults_of_a_dockerfile_are_reported_in_order() {
     );
     let run = test.run(&[]);
     run.fails(1, &["did you mean `RUN`?", "did you mean `--from`?", "did you mean `type`?"]);
-    let lines: Vec<usize> = (2..=6).filter_map(|line| run.stderr.find(&format!("Dockerfile:{line}:"))).collect();
+    let lines: Vec<usize> =
+        (2..=6).filter_map(|line| run.stderr.find(&format!("Dockerfile:{line}:"))).collect();
     assert_eq!(lines.len(), 5, "{}", run.stderr);
     assert!(lines.is_sorted(), "{}", run.stderr);
-    test.dockerfile("FROM busybox AS build\nFROM biuld2${\nFROM busybox\nCOPY --from=bulid a /\nCOPY --from=9 a /\n");
+    test.dockerfile(
+        "FROM busybox AS build\nFROM biuld2${\nFROM busybox\nCOPY --from=bulid a /\nCOPY --from=9 a /\n",
+    );
     let run = test.run(&[]);
     assert!(run.stderr.contains("Dockerfile:2") && run.stderr.contains("Dockerfile:5"), "{}", run.stderr);
 }

@@ -100,11 +100,8 @@ fn answer(mut stream: &TcpStream, files: &[(&'static str, Vec<u8>)]) -> std::io:
 
 #[test]
 fn archives_on_standard_input() {
-    let files = [
-        ("Dockerfile", "FROM scratch\nCOPY . /c/\n"),
-        ("sub/file", "content"),
-        (".dockerignore", "sub\n"),
-    ];
+    let files =
+        [("Dockerfile", "FROM scratch\nCOPY . /c/\n"), ("sub/file", "content"), (".dockerignore", "sub\n")];
     let plain = archive(&files);
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(&plain).unwrap();
@@ -157,7 +154,9 @@ fn nothing_in_an_archive_reaches_outside() {
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "something was written outside");
     assert!(!Path::new("/up").exists());
     assert!(image.files.values().all(|file| file.content != b"hidden"));
-    for (dockerfile, target) in [("Dockerfile@", secret.as_str()), ("Dockerfile@", "../../../../../../etc/passwd")] {
+    for (dockerfile, target) in
+        [("Dockerfile@", secret.as_str()), ("Dockerfile@", "../../../../../../etc/passwd")]
+    {
         let run = run_with(&test, &archive(&[(dockerfile, target)]), &["-"]);
         assert!(run.code == USAGE || run.code == BUILD, "{}", run.stderr);
         assert!(!run.stderr.contains("hidden") && !run.stderr.contains("root:"), "{}", run.stderr);
@@ -215,7 +214,8 @@ fn contexts_behind_a_url() {
 
 #[test]
 fn named_contexts() {
-    let server = serve(vec![("/c.tar.gz", filtered("gzip", &archive(&[("inside", "x")]))), ("/lone", b"1".to_vec())]);
+    let server =
+        serve(vec![("/c.tar.gz", filtered("gzip", &archive(&[("inside", "x")]))), ("/lone", b"1".to_vec())]);
     let test = Test::new(
         "FROM named\nCOPY --from=tar inside /tar\nCOPY --from=lone context /lone\n\
          COPY --from=platform f /platform\nRUN --mount=from=tar,target=/m [\"/busybox\", \"cp\", \"/m/inside\", \"/mounted\"]\n",
@@ -293,7 +293,17 @@ impl Drop for GitServer {
 fn commit(repository: &Path) -> String {
     let git = |arguments: &[&str]| tool("git", &[&["-C", text(repository)], arguments].concat());
     git(&["add", "-A"]);
-    git(&["-c", "user.name=t", "-c", "user.email=t@t.test", "commit", "-q", "-m", "change", "--date=@1000000000"]);
+    git(&[
+        "-c",
+        "user.name=t",
+        "-c",
+        "user.email=t@t.test",
+        "commit",
+        "-q",
+        "-m",
+        "change",
+        "--date=@1000000000",
+    ]);
     git(&["rev-parse", "HEAD"]).trim().to_owned()
 }
 

@@ -7,8 +7,7 @@ use serde_json::Value;
 
 use crate::common::{Run, Test, text, tool};
 
-const DOCKERFILE: &str =
-    "FROM busybox\nRUN echo content > /file && chown 1000:50 /file\nENV A=b\nLABEL team=x\nCMD [\"cat\", \"/file\"]\n";
+const DOCKERFILE: &str = "FROM busybox\nRUN echo content > /file && chown 1000:50 /file\nENV A=b\nLABEL team=x\nCMD [\"cat\", \"/file\"]\n";
 
 /// rbuild with these arguments.
 fn rbuild(test: &Test, arguments: &[&str]) -> Run {
@@ -48,7 +47,10 @@ fn images_are_listed() {
     let document: Value = serde_json::from_str(&printed(&test, &["images", "--format", "json"])).unwrap();
     assert_eq!((&document["Repository"], &document["Tag"]), (&"app".into(), &"1".into()));
     printed(&test, &["tag", "app:1", "other/app"]);
-    assert_eq!(printed(&test, &["images", "other/app", "--format", "{{.Repository}}:{{.Tag}}"]), "other/app:latest");
+    assert_eq!(
+        printed(&test, &["images", "other/app", "--format", "{{.Repository}}:{{.Tag}}"]),
+        "other/app:latest"
+    );
     assert_eq!(printed(&test, &["images", "-f", "label=team=x", "-q"]).lines().count(), 2);
     for nothing in ["label=team=y", "dangling=true", "reference=nothing*", "until=1h"] {
         assert_eq!(printed(&test, &["images", "-q", "-f", nothing]), "", "{nothing}");
@@ -59,7 +61,8 @@ fn images_are_listed() {
 #[test]
 fn an_image_is_inspected() {
     let (test, id) = with_app();
-    let documents: Value = serde_json::from_str(&printed(&test, &["inspect", &id["sha256:".len()..][..8]])).unwrap();
+    let documents: Value =
+        serde_json::from_str(&printed(&test, &["inspect", &id["sha256:".len()..][..8]])).unwrap();
     let document = &documents[0];
     assert_eq!(document["Id"], id.as_str());
     assert_eq!(document["RepoTags"][0], "app:1");
@@ -104,7 +107,9 @@ fn archives_go_out_and_come_in() {
     printed(&test, &["save", "-o", text(&docker), "app:1"]);
     printed(&test, &["save", "--format", "oci", "-o", text(&oci), "app:1"]);
     printed(&test, &["save", "--format", "oci-dir", "-o", text(&folder), "app:1"]);
-    let skopeo = |source: &str| -> Value { serde_json::from_str(&tool("skopeo", &["inspect", "--config", source])).unwrap() };
+    let skopeo = |source: &str| -> Value {
+        serde_json::from_str(&tool("skopeo", &["inspect", "--config", source])).unwrap()
+    };
     for source in [
         format!("docker-archive:{}:docker.io/library/app:1", text(&docker)),
         format!("oci-archive:{}:1", text(&oci)),
@@ -131,14 +136,22 @@ fn load_reads_standard_input_and_what_other_tools_write() {
     let (test, id) = with_app();
     let (saved, theirs) = (test.beside("saved.tar"), test.beside("theirs.tar"));
     let out = fs::File::create(&saved).unwrap();
-    assert!(test.command().args(["save", "app:1"]).stdout(out).stderr(Stdio::null()).status().unwrap().success());
+    assert!(
+        test.command().args(["save", "app:1"]).stdout(out).stderr(Stdio::null()).status().unwrap().success()
+    );
     printed(&test, &["rmi", "app:1"]);
     let input = fs::File::open(&saved).unwrap();
     assert_eq!(Run::of(test.command().arg("load").stdin(input)).said(), "Loaded image: app:1");
-    let (from, to) = (format!("docker-archive:{}", text(&saved)), format!("docker-archive:{}:skopeo/app:2", text(&theirs)));
+    let (from, to) = (
+        format!("docker-archive:{}", text(&saved)),
+        format!("docker-archive:{}:skopeo/app:2", text(&theirs)),
+    );
     tool("skopeo", &["--insecure-policy", "copy", "--quiet", &from, &to]);
     assert_eq!(printed(&test, &["load", "-qi", text(&theirs)]), "Loaded image: skopeo/app:2");
-    assert_eq!(printed(&test, &["pull", &format!("docker-archive:{}", text(&theirs))]), "Loaded image: skopeo/app:2");
+    assert_eq!(
+        printed(&test, &["pull", &format!("docker-archive:{}", text(&theirs))]),
+        "Loaded image: skopeo/app:2"
+    );
     assert_eq!(printed(&test, &["images", "-q", "--no-trunc", "skopeo/app"]), id);
     fs::write(test.beside("bad.tar"), "no archive").unwrap();
     rbuild(&test, &["load", "-i", "bad.tar"]).fails(1, &["bad.tar"]);

@@ -77,8 +77,12 @@ fn several_names_are_pushed_at_once_and_keep_their_digest() {
     let copy = registry().name("names/three:1");
     printed(&other, &["tag", &names[0], &copy]);
     assert_eq!(printed(&other, &["push", "-q", &copy]), digest);
-    assert_eq!(printed(&test, &["push", "-qa", &registry().name("names/one")]), format!("{digest}\n{digest}"));
-    let recompressed = printed(&test, &["push", "-q", "--compression", "zstd", "--force-compression", &names[2]]);
+    assert_eq!(
+        printed(&test, &["push", "-qa", &registry().name("names/one")]),
+        format!("{digest}\n{digest}")
+    );
+    let recompressed =
+        printed(&test, &["push", "-q", "--compression", "zstd", "--force-compression", &names[2]]);
     assert!(recompressed != digest && raw(&names[2]).contains("tar+zstd"), "{recompressed}");
 }
 
@@ -111,7 +115,8 @@ fn copies_pass_by_the_store() {
 #[test]
 fn images_of_several_machines_become_one_index() {
     let test = Test::new("FROM scratch\nCOPY Dockerfile /one\n");
-    let (one, two, list) = (registry().name("lists/one:1"), registry().name("lists/two:1"), registry().name("lists/all:1"));
+    let (one, two, list) =
+        (registry().name("lists/one:1"), registry().name("lists/two:1"), registry().name("lists/all:1"));
     test.run(&["-t", &one, "--push"]).succeeds();
     test.dockerfile("FROM scratch\nCOPY Dockerfile /two\n");
     test.run(&["-t", &two, "--push"]).succeeds();
@@ -119,7 +124,8 @@ fn images_of_several_machines_become_one_index() {
     printed(&test, &["manifest", "create", &list, &one, &two]);
     rbuild(&test, &["manifest", "create", &list, &one]).fails(1, &["--amend"]);
     printed(&test, &["manifest", "annotate", &list, &two, "--arch", "arm64", "--variant", "v8"]);
-    rbuild(&test, &["manifest", "annotate", &list, "other", "--arch", "arm64"]).fails(1, &["not in the index"]);
+    rbuild(&test, &["manifest", "annotate", &list, "other", "--arch", "arm64"])
+        .fails(1, &["not in the index"]);
     assert!(!printed(&test, &["images"]).contains("lists/all"));
     let digest = printed(&test, &["manifest", "push", "--purge", &list]);
     let pushed: Value = serde_json::from_str(&raw(&list)).unwrap();
@@ -148,7 +154,8 @@ fn logins_are_kept_as_docker_keeps_them() {
     test.run(&["-t", &name]).succeeds();
     rbuild(&test, &["push", &name]).fails(4, &["401", "rbuild login"]);
     let config = test.beside("home/.docker/config.json");
-    rbuild(&test, &["login", "-u", "ci", "-p", "wrong", &server.address]).fails(4, &["could not log in", "401"]);
+    rbuild(&test, &["login", "-u", "ci", "-p", "wrong", &server.address])
+        .fails(4, &["could not log in", "401"]);
     assert!(!config.exists());
     rbuild(&test, &["login", "-u", "ci", &server.address]).fails(2, &["no terminal", "--password-stdin"]);
     rbuild(&test, &["login", "--password-stdin", &server.address]).fails(2, &["--username"]);
@@ -162,7 +169,10 @@ fn logins_are_kept_as_docker_keeps_them() {
     // skopeo finds the login where we put it.
     let authfile = format!("--authfile={}", config.display());
     tool("skopeo", &["inspect", "--tls-verify=false", &authfile, &format!("docker://{name}")]);
-    assert_eq!(printed(&test, &["logout", &server.address]), format!("Removing login credentials for {}", server.address));
+    assert_eq!(
+        printed(&test, &["logout", &server.address]),
+        format!("Removing login credentials for {}", server.address)
+    );
     assert_eq!(printed(&test, &["logout", &server.address]), format!("Not logged in to {}", server.address));
     rbuild(&test, &["pull", &name]).fails(4, &["401"]);
 }
@@ -181,7 +191,12 @@ fn a_password_that_is_typed_is_not_shown() {
     for (prompt, answer) in [("Username: ", "ci"), ("Password: ", Protected::PASSWORD)] {
         while !String::from_utf8_lossy(&seen).ends_with(prompt) {
             let mut byte = [0];
-            assert_eq!(std::io::Read::read(&mut stdout, &mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&seen));
+            assert_eq!(
+                std::io::Read::read(&mut stdout, &mut byte).unwrap(),
+                1,
+                "{}",
+                String::from_utf8_lossy(&seen)
+            );
             seen.extend(byte);
         }
         terminal.write_all(format!("{answer}\n").as_bytes()).unwrap();
@@ -223,7 +238,8 @@ fn log_in(test: &Test, address: &str) {
 
 /// Runs a login with the right password on its standard input.
 fn succeeds_with_password(command: &mut std::process::Command) {
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(format!("{}\n", Protected::PASSWORD).as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success());

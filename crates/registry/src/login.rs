@@ -44,8 +44,8 @@ impl Client {
         let insecure = self.registries.push_endpoint(&reference)?.insecure;
         let endpoint = Endpoint { reference, insecure, mirror: false };
         let base = self.base(&endpoint)?;
-        let target =
-            url::join(&base, "/v2/").ok_or_else(|| protocol(&Method::GET, &base, "the registry fits no URL"))?;
+        let target = url::join(&base, "/v2/")
+            .ok_or_else(|| protocol(&Method::GET, &base, "the registry fits no URL"))?;
         let insecure = insecure || url::is_loopback(url::host_of(domain));
         self.retry.run(|| {
             let answer = self.ask_version(&target, insecure, None)?;
@@ -254,11 +254,11 @@ mod tests {
             "{\n\t\"auths\": {\n\t\t\"https://index.docker.io/v1/\": {\n\t\t\t\"auth\": \"bWU6cDp3\"\n\t\t}\n\t}\n}"
         );
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        fs::write(&path, r#"{"HttpHeaders":{"A":"b"},"auths":{"https://r.io/v2/":{"auth":"x"},"q.io":{}}}"#).unwrap();
+        fs::write(&path, r#"{"HttpHeaders":{"A":"b"},"auths":{"https://r.io/v2/":{"auth":"x"},"q.io":{}}}"#)
+            .unwrap();
         keep_login(&path, "r.io", &basic(), &notes).unwrap();
         let document: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        let expected =
-            json!({"HttpHeaders":{"A":"b"},"auths":{"r.io":{"auth":"bWU6cDp3"},"q.io":{}}});
+        let expected = json!({"HttpHeaders":{"A":"b"},"auths":{"r.io":{"auth":"bWU6cDp3"},"q.io":{}}});
         assert_eq!(document, expected);
         assert!(forget_login(&path, "r.io", &notes).unwrap());
         assert!(!forget_login(&path, "r.io", &notes).unwrap());
@@ -281,7 +281,10 @@ mod tests {
             "docker-credential-store store {\"Secret\":\"p:w\",\"ServerURL\":\"r.io\",\"Username\":\"me\"}\ndocker-credential-store erase r.io"
         );
         let error = keep_login(&path, "b.io", &basic(), &notes).unwrap_err().to_string();
-        assert_eq!(error, "could not store the credentials for `b.io` with `docker-credential-broken`: locked");
+        assert_eq!(
+            error,
+            "could not store the credentials for `b.io` with `docker-credential-broken`: locked"
+        );
     }
 
     #[test]

@@ -8,7 +8,9 @@ use rbuild_store::{Holder, Holding, ImageRecord, Parent, Resource, Store};
 fn tag(store: &Store, name: &str, keeps: Vec<Resource>) {
     let image_id = rbuild_image::Digest::sha256_of(name.split(':').next().unwrap());
     let (manifest, session) = (None, String::new());
-    store.set_tag(ImageRecord { reference: name.to_owned(), manifest, image_id, created: 0, keeps, session }).unwrap();
+    store
+        .set_tag(ImageRecord { reference: name.to_owned(), manifest, image_id, created: 0, keeps, session })
+        .unwrap();
 }
 
 fn of<'h>(holdings: &'h [Holding], name: &str) -> &'h Holding {

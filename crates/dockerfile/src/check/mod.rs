@@ -142,7 +142,10 @@ fn first_word(text: &str) -> &str {
 /// Whether a comment right above the instruction says `check=skip=RULE`.
 fn skipped_by_comment(instruction: &Instruction, rule: &str) -> bool {
     let settings = instruction.comments.iter().filter_map(|comment| {
-        comment.text.strip_prefix("check=").and_then(|text| CheckSettings::parse(first_word(text.trim())).ok())
+        comment
+            .text
+            .strip_prefix("check=")
+            .and_then(|text| CheckSettings::parse(first_word(text.trim())).ok())
     });
     settings.into_iter().any(|settings| settings.skips(rule))
 }

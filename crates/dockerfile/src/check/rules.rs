@@ -86,7 +86,8 @@ impl Rule {
             // JSONArgs is two words: a capital begins one if a small letter is before or behind it.
             let begins = at > 0
                 && letter.is_ascii_uppercase()
-                && (name.as_bytes()[at - 1].is_ascii_lowercase() || after.is_some_and(|next| next.is_ascii_lowercase()));
+                && (name.as_bytes()[at - 1].is_ascii_lowercase()
+                    || after.is_some_and(|next| next.is_ascii_lowercase()));
             if begins {
                 words.push('-');
             }

@@ -32,7 +32,8 @@ pub(super) fn check(
                 copied_images(stage, node, input, report);
                 let parse = |text: &String| parse_onbuild(text, dockerfile.escape).ok();
                 let triggers: Vec<_> = triggers.iter().filter_map(parse).collect();
-                let walk = Walk { state, stage, graph, input, escape: dockerfile.escape, trigger: false, report };
+                let walk =
+                    Walk { state, stage, graph, input, escape: dockerfile.escape, trigger: false, report };
                 walk.run(&triggers)
             }
             false => State::default(),
@@ -86,20 +87,16 @@ impl State {
 /// The ONBUILD triggers of a stage of this Dockerfile.
 fn triggers_of(dockerfile: &Dockerfile, parent: StageId) -> Vec<String> {
     let instructions = dockerfile.stages.get(parent.0).map(|stage| stage.instructions.as_slice());
-    let texts = instructions.unwrap_or_default().iter().filter_map(|instruction| match &instruction.command {
-        Command::Onbuild(onbuild) => Some(onbuild.text.clone()),
-        _ => None,
-    });
+    let texts =
+        instructions.unwrap_or_default().iter().filter_map(|instruction| match &instruction.command {
+            Command::Onbuild(onbuild) => Some(onbuild.text.clone()),
+            _ => None,
+        });
     texts.collect()
 }
 
 /// The images that COPY and mounts read are pulled for the target too.
-fn copied_images(
-    stage: &Stage,
-    node: &StageNode,
-    input: &CheckInput<'_>,
-    report: &mut Report<'_>,
-) {
+fn copied_images(stage: &Stage, node: &StageNode, input: &CheckInput<'_>, report: &mut Report<'_>) {
     for dependency in &node.dependencies {
         let Source::Image { name, platform } = &dependency.source else { continue };
         let own = stage.instructions.get(dependency.instruction).filter(|_| !dependency.onbuild);
@@ -304,7 +301,8 @@ impl Walk<'_, '_, '_> {
         for source in copy.sources.iter().filter(|source| !is_remote(&source.text)) {
             let path = clean(&source.text);
             if ignored(&path) {
-                let message = format!("Attempting to {verb} file \"{path}\" that is excluded by .dockerignore");
+                let message =
+                    format!("Attempting to {verb} file \"{path}\" that is excluded by .dockerignore");
                 self.add(Rule::CopyIgnoredFile, instruction, source.span, message);
             }
         }

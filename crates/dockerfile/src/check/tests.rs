@@ -67,7 +67,10 @@ fn rules_and_lines() {
         ("FROM busybox\nCOPY --from=armonly /a /b", &["InvalidBaseImagePlatform 2"]),
         ("FROM busybox\nCOPY ./ignored d/../ignored /d/", &["CopyIgnoredFile 2", "CopyIgnoredFile 2"]),
         ("FROM busybox\nRUN true \\\n\n\n", &["NoEmptyContinuation 4"]),
-        ("# check=skip=MaintainerDeprecated, StageNameCasing\nFROM busybox AS X\nMAINTAINER me", &["StageNameCasing 2"]),
+        (
+            "# check=skip=MaintainerDeprecated, StageNameCasing\nFROM busybox AS X\nMAINTAINER me",
+            &["StageNameCasing 2"],
+        ),
         ("FROM --platform=${TARGETPLATFORM:-x} busybox", &["RedundantTargetPlatform 1"]),
         ("FROM busybox\nCMD [\"a\"]\nCMD [\"b\"]", &["MultipleInstructionsDisallowed 2"]),
         ("FROM --platform=$TARGETPLATFORM busybox", &["RedundantTargetPlatform 1"]),

@@ -60,7 +60,8 @@ mod tests {
     #[test]
     fn contexts_are_found_by_name_and_platform() {
         let keys = ["alpine", "alpine::linux/arm64", "docker.io/library/node:latest", "only::linux/amd64"];
-        let contexts = Contexts { keys: keys.map(str::to_owned).to_vec(), platform: "linux/amd64".to_owned() };
+        let contexts =
+            Contexts { keys: keys.map(str::to_owned).to_vec(), platform: "linux/amd64".to_owned() };
         for (name, platform, expected) in [
             ("alpine", None, Some("alpine")),
             ("docker.io/library/alpine:latest", None, Some("alpine")),

@@ -180,10 +180,14 @@ impl Mount {
     }
 
     fn kind(&self, value: &str) -> Result<MountKind, Diagnostic> {
-        MountKind::NAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(value)).map(|(_, kind)| *kind).ok_or_else(|| {
-            self.error(format!("unsupported mount type \"{value}\""))
-                .suggest(value, MountKind::NAMES.iter().map(|(name, _)| *name))
-        })
+        MountKind::NAMES
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case(value))
+            .map(|(_, kind)| *kind)
+            .ok_or_else(|| {
+                self.error(format!("unsupported mount type \"{value}\""))
+                    .suggest(value, MountKind::NAMES.iter().map(|(name, _)| *name))
+            })
     }
 
     fn check_key(&self, key: &str) -> Result<(), Diagnostic> {

@@ -42,7 +42,9 @@ impl Location {
     /// No image's name, or a transport that is not known here.
     pub fn parse(text: &str) -> Result<Location> {
         let archives = ["oci:", "oci-archive:", "docker-archive:"];
-        if let Some((transport, rest)) = archives.iter().find_map(|known| Some((*known, text.strip_prefix(known)?))) {
+        if let Some((transport, rest)) =
+            archives.iter().find_map(|known| Some((*known, text.strip_prefix(known)?)))
+        {
             let (path, name) = split(rest);
             if path.is_empty() {
                 return Err(Failure::new(FailureKind::Usage, format!("`{text}` names no file")).into());

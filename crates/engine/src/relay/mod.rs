@@ -17,8 +17,8 @@ use rbuild_image::layout::{
     BlobSource, DockerArchiveWriter, ImageWriter, LayoutWriter, NamedManifest, OciArchiveWriter, write_sorted,
 };
 use rbuild_image::{
-    ANNOTATION_REF_NAME, Descriptor, Document, Index, MAX_DOCUMENT, Manifest, MediaType, MediaTypeExt, Platform, Reference,
-    select_manifest,
+    ANNOTATION_REF_NAME, Descriptor, Document, Index, MAX_DOCUMENT, Manifest, MediaType, MediaTypeExt,
+    Platform, Reference, select_manifest,
 };
 use rbuild_registry::Client;
 
@@ -147,7 +147,9 @@ impl Load {
             Document::Manifest(manifest) => {
                 self.blobs.push(manifest.config.clone());
                 // Foreign layers stay where their descriptor says.
-                self.blobs.extend(manifest.layers.iter().filter(|layer| !layer.media_type.is_foreign_layer()).cloned());
+                self.blobs.extend(
+                    manifest.layers.iter().filter(|layer| !layer.media_type.is_foreign_layer()).cloned(),
+                );
                 if docker { manifest_in_oci_words(manifest, &descriptor) } else { (descriptor, bytes) }
             }
             Document::Index(mut index) => {
@@ -235,7 +237,8 @@ fn write(source: &Source, load: &Load, root: &Descriptor, to: &Location) -> Resu
     let fault = || format!("could not write `{to}`");
     let mut blobs: Vec<BlobSource<'_>> = Vec::new();
     for (descriptor, bytes) in &load.documents {
-        let open = move || -> io::Result<Box<dyn io::Read + Send>> { Ok(Box::new(io::Cursor::new(bytes.clone()))) };
+        let open =
+            move || -> io::Result<Box<dyn io::Read + Send>> { Ok(Box::new(io::Cursor::new(bytes.clone()))) };
         blobs.push(BlobSource { descriptor: descriptor.clone(), open: Box::new(open) });
     }
     for descriptor in &load.blobs {
@@ -264,7 +267,8 @@ fn named(root: &Descriptor, to: &Location) -> NamedManifest {
     let mut descriptor = root.clone();
     let name = to.archive().and_then(|(_, name)| name);
     let full = name.and_then(|name| Reference::parse(name).ok());
-    let is_full = matches!(to, Location::DockerArchive { .. }) || name.is_some_and(|name| name.contains(['/', ':']));
+    let is_full =
+        matches!(to, Location::DockerArchive { .. }) || name.is_some_and(|name| name.contains(['/', ':']));
     match (full, name) {
         (Some(full), _) if is_full => NamedManifest { descriptor, names: vec![full] },
         (_, Some(name)) => {

@@ -61,9 +61,9 @@ impl Source {
                     client.manifest(&reference).map_err(|error| registry_failure(&reference, error))?;
                 Ok(fetched.bytes)
             }
-            Source::Layout { layout, shown, .. } => {
-                layout.document(descriptor).explain(FailureKind::Build, || format!("could not read `{shown}`"))
-            }
+            Source::Layout { layout, shown, .. } => layout
+                .document(descriptor)
+                .explain(FailureKind::Build, || format!("could not read `{shown}`")),
         }
     }
 

@@ -13,7 +13,11 @@ const AHEAD: usize = 8;
 type Part = io::Result<Vec<u8>>;
 
 /// The blob from its start. Cuts are resumed by the client; what was passed on can't be taken back, so wrong content ends it.
-pub(super) fn blob(client: Arc<Client>, reference: Reference, descriptor: Descriptor) -> Box<dyn Read + Send> {
+pub(super) fn blob(
+    client: Arc<Client>,
+    reference: Reference,
+    descriptor: Descriptor,
+) -> Box<dyn Read + Send> {
     let (sender, parts) = sync_channel(AHEAD);
     let fetch = move || {
         let mut sink = Passing { sender, sent: 0 };
@@ -46,7 +50,9 @@ impl BlobSink for Passing {
     fn restart(&mut self) -> io::Result<()> {
         match self.sent {
             0 => Ok(()),
-            _ => Err(io::Error::other("its content was wrong, or the registry can't go on where it broke off")),
+            _ => {
+                Err(io::Error::other("its content was wrong, or the registry can't go on where it broke off"))
+            }
         }
     }
 }

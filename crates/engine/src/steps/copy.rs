@@ -74,8 +74,7 @@ impl Builder<'_> {
         }
 
         self.step(state, step, |workspace| {
-            let chown =
-                chown.map(|owner| users::for_chown(&workspace.root, &owner.text)).transpose()?;
+            let chown = chown.map(|owner| users::for_chown(&workspace.root, &owner.text)).transpose()?;
             for (piece, span) in pieces.iter().zip(spans(copy)) {
                 let opened = self.open(&piece.files)?;
                 let selection = self.select(&opened, &piece.source, &piece.options).at(span)?.selection;

@@ -11,8 +11,8 @@ use rbuild_fs::{Root, RootfsPath};
 use rbuild_layer::copy::{CopyOptions, copy};
 use rbuild_store::{MemoLinks, Parent, Resource, SnapshotId, SnapshotInfo, Store};
 
-use crate::error::{Explain, FailureKind, Result};
 use super::{copy_root_folder, mounted_root};
+use crate::error::{Explain, FailureKind, Result};
 
 /// Memo kind: the snapshot that stands in for a stack.
 const FOLDED: &str = "folded";
@@ -22,7 +22,9 @@ const DEPTH: usize = 100;
 /// The directories to mount for the tree of `parent`, top first: at most twice [`DEPTH`], and the base image's layers.
 pub(crate) fn lowers(store: &Store, parent: &Parent) -> Result<Vec<PathBuf>> {
     let fault = || "could not read the store".to_owned();
-    let Parent::Snapshot(top) = parent else { return store.lowers(parent).explain(FailureKind::Environment, fault) };
+    let Parent::Snapshot(top) = parent else {
+        return store.lowers(parent).explain(FailureKind::Environment, fault);
+    };
     let chain = store.chain(top).explain(FailureKind::Environment, fault)?;
     if chain.len() < 2 * DEPTH {
         return store.lowers(parent).explain(FailureKind::Environment, fault);
@@ -44,14 +46,17 @@ fn folded(store: &Store, top: &SnapshotId) -> Result<SnapshotId> {
         return Ok(known);
     }
     let below = lowers(store, &Parent::Snapshot(*top))?;
-    let mounted = Overlay { lowers: &below, upper: None, work: None }.mount().explain(FailureKind::Environment, fault)?;
+    let mounted = Overlay { lowers: &below, upper: None, work: None }
+        .mount()
+        .explain(FailureKind::Environment, fault)?;
     let new = store.begin(&Parent::None).explain(FailureKind::Environment, fault)?;
     let to = crate::images::open_tree(&new.upper(), &new.sidecar())?;
     copy_tree(mounted_root(&mounted)?, &to)?;
     drop((mounted, to));
     let info = SnapshotInfo { created_by: "folded".to_owned(), ..SnapshotInfo::default() };
     let snapshot = new.commit(info).explain(FailureKind::Environment, fault)?;
-    let links = MemoLinks { keeps: vec![Resource::Snapshot(snapshot.id)], about: vec![Resource::Snapshot(*top)] };
+    let links =
+        MemoLinks { keeps: vec![Resource::Snapshot(snapshot.id)], about: vec![Resource::Snapshot(*top)] };
     store.put_memo(FOLDED, &key, &snapshot.id, &links).explain(FailureKind::Environment, fault)?;
     Ok(snapshot.id)
 }
@@ -61,6 +66,7 @@ fn copy_tree(from: Root, to: &Root) -> Result<()> {
     let fault = || "could not fold a deep stack of snapshots".to_owned();
     let tree = Tree::rootfs(from);
     let all = tree.select("/", &SelectOptions::default()).explain(FailureKind::Environment, fault)?;
-    copy(&tree, &[all], to, &RootfsPath::root(), true, &CopyOptions::default()).explain(FailureKind::Environment, fault)?;
+    copy(&tree, &[all], to, &RootfsPath::root(), true, &CopyOptions::default())
+        .explain(FailureKind::Environment, fault)?;
     copy_root_folder(tree.root(), to)
 }

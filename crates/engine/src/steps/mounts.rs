@@ -394,7 +394,8 @@ impl Builder<'_> {
         match root.meta(&slash).explain(FailureKind::Environment, fault)? {
             Some(meta) => {
                 let Owner { mode, uid, gid } = first.owner;
-                root.set_meta(&slash, &Meta { mode, uid, gid, ..meta }).explain(FailureKind::Environment, fault)
+                root.set_meta(&slash, &Meta { mode, uid, gid, ..meta })
+                    .explain(FailureKind::Environment, fault)
             }
             None => Ok(()),
         }
@@ -415,10 +416,10 @@ impl Builder<'_> {
             .explain(FailureKind::Build, fault)?
             .as_path()
             .to_owned();
-        let lowers =
-            self.store.lowers(&self.parent(rootfs)?).explain(FailureKind::Environment, || {
-                "could not read the store".to_owned()
-            })?;
+        let lowers = self
+            .store
+            .lowers(&self.parent(rootfs)?)
+            .explain(FailureKind::Environment, || "could not read the store".to_owned())?;
         let source = Source::Tree { lowers, path };
         if read_only {
             return Ok(MountKind::Bind { source, read_only });

@@ -48,6 +48,13 @@ impl Builder<'_> {
         at: &StageRun<'_>,
         mut step: Step,
     ) -> Result<()> {
+        if let Some(device) = run.devices.first() {
+            let failure = Failure::new(FailureKind::Build, "`RUN --device` cannot be carried out yet");
+            return Err(failure
+                .at(device.span)
+                .help("build without devices, or run this step where they are")
+                .into());
+        }
         let mut prepared = self.prepare_mounts(state, run, at)?;
         let argv = match run.program() {
             Program::Exec(words) => words,
@@ -210,8 +217,9 @@ impl Builder<'_> {
     fn standard_mounts(&self) -> Vec<Mount> {
         let options = &self.request.run;
         // The same on every machine, as in the reference; names of the host's own file are no part of a build.
-        let mut hosts = format!("127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost ip6-loopback\n", self.hostname())
-            .into_bytes();
+        let mut hosts =
+            format!("127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost ip6-loopback\n", self.hostname())
+                .into_bytes();
         for (host, address) in &options.extra_hosts {
             hosts.extend(format!("{address}\t{host}\n").bytes());
         }
@@ -267,7 +275,8 @@ impl Builder<'_> {
 /// Programs for another architecture that the kernel does not know: the machine lacks the emulator.
 fn on_foreign(error: BuildError, platform: &Platform) -> BuildError {
     let BuildError::Failed(mut failure) = error else { return error };
-    let refused = |line: &String| line.ends_with(": exec format error") || line.ends_with(": Exec format error");
+    let refused =
+        |line: &String| line.ends_with(": exec format error") || line.ends_with(": Exec format error");
     if platform.architecture != Platform::host().architecture && failure.output_tail.iter().any(refused) {
         failure.kind = FailureKind::Environment;
         failure.help = Some(format!(
@@ -285,15 +294,15 @@ fn remedy(report: ExitReport, argv: &[String], tail: &[String]) -> Option<&'stat
         argv.len() == 3 && missing.is_some_and(|words| tail.iter().any(|line| line.starts_with(&words)))
     };
     match report {
-        ExitReport::Exited(127) if shell_is_missing() => {
-            Some("the image has no shell: name the program itself, `RUN [\"program\", \"argument\"]`, or take another base")
-        }
+        ExitReport::Exited(127) if shell_is_missing() => Some(
+            "the image has no shell: name the program itself, `RUN [\"program\", \"argument\"]`, or take another base",
+        ),
         ExitReport::Exited(127) => {
             Some("a command is not in the image: install it in a step before, or take another base")
         }
-        ExitReport::Exited(126) => {
-            Some("a file could not be executed: has it the mode for it (`COPY --chmod=755`), and is it for this platform?")
-        }
+        ExitReport::Exited(126) => Some(
+            "a file could not be executed: has it the mode for it (`COPY --chmod=755`), and is it for this platform?",
+        ),
         _ => None,
     }
 }

@@ -25,12 +25,8 @@ impl Builder<'_> {
         step.parts.text("directory", shown).text("user", &*user);
         self.step(state, step, |workspace| {
             let (uid, gid) = users::for_chown(&workspace.root, &user)?;
-            let new = NewDir {
-                mode: 0o755,
-                uid,
-                gid,
-                mtime: self.request.epoch.map(Timestamp::from_seconds),
-            };
+            let new =
+                NewDir { mode: 0o755, uid, gid, mtime: self.request.epoch.map(Timestamp::from_seconds) };
             workspace.root.create_dir_all(&directory, &new).explain(FailureKind::Build, || {
                 format!("could not make the working directory `{directory}`")
             })?;

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rbuild_image::layout::{
-    DockerArchiveWriter, ImageWriter, LayoutReader, LayoutWriter, NamedManifest, OciArchiveWriter, write_sorted,
+    DockerArchiveWriter, ImageWriter, LayoutReader, LayoutWriter, NamedManifest, OciArchiveWriter,
+    write_sorted,
 };
 use rbuild_image::{
-    ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Descriptor, Digest, Document, MediaTypeExt, Platform, Reference,
-    select_manifest,
+    ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Descriptor, Digest, Document, MediaTypeExt, Platform,
+    Reference, select_manifest,
 };
 use rbuild_layer::{Compression, Encoding, decompress_sniffed};
 use rbuild_store::PartialSlot;
@@ -54,8 +55,7 @@ impl Transfers<'_> {
         to: &Destination,
     ) -> Result<()> {
         let steps = Steps::default();
-        let finder =
-            Images::outside_a_build(self.client, self.store, self.events, &steps, Platform::host());
+        let finder = Images::outside_a_build(self.client, self.store, self.events, &steps, Platform::host());
         let number = steps.announce(self.events, &format!("exporting to {}", place(to)));
         let started = Instant::now();
         let annotations = BTreeMap::new();
@@ -131,8 +131,7 @@ impl Transfers<'_> {
         platform: &Platform,
     ) -> Result<Vec<Loaded>> {
         let steps = Steps::default();
-        let images =
-            Images::outside_a_build(self.client, self.store, self.events, &steps, platform.clone());
+        let images = Images::outside_a_build(self.client, self.store, self.events, &steps, platform.clone());
         let number = steps.announce(self.events, &format!("loading {shown}"));
         let started = Instant::now();
         let result = self.load_images(&images, path, shown, only, number);
@@ -225,7 +224,10 @@ fn write(images: &[(Packed, &Image, &[Reference])], kind: ArchiveKind, to: &Dest
     let mut blobs: Vec<_> = images.iter().flat_map(|(packed, image, _)| packed.blobs(image)).collect();
     let manifests: Vec<NamedManifest> = images
         .iter()
-        .map(|(packed, _, names)| NamedManifest { descriptor: packed.descriptor.clone(), names: names.to_vec() })
+        .map(|(packed, _, names)| NamedManifest {
+            descriptor: packed.descriptor.clone(),
+            names: names.to_vec(),
+        })
         .collect();
     let mut write = |writer: &mut dyn ImageWriter| write_sorted(writer, &mut blobs, &manifests);
     match (to, kind) {

@@ -48,8 +48,7 @@ pub fn find(store: &Store, name: &str) -> Result<StoredImage> {
 type Groups = BTreeMap<Digest, Vec<ImageRecord>>;
 
 fn by_image(store: &Store) -> Result<Groups> {
-    let records =
-        store.tags().explain(FailureKind::Environment, || "could not read the store".to_owned())?;
+    let records = store.tags().explain(FailureKind::Environment, || "could not read the store".to_owned())?;
     let mut groups = Groups::new();
     for record in records.into_iter().filter(is_image) {
         groups.entry(record.image_id.clone()).or_default().push(record);
@@ -114,7 +113,10 @@ fn id_of_name(groups: &Groups, name: &str) -> Option<Digest> {
     let wanted = Reference::parse(name).ok()?;
     let named = |fits: &dyn Fn(&Reference) -> bool| {
         let mut found = groups.iter().filter(|(_, records)| {
-            records.iter().filter_map(|record| reference_of(&record.reference)).any(|reference| fits(&reference))
+            records
+                .iter()
+                .filter_map(|record| reference_of(&record.reference))
+                .any(|reference| fits(&reference))
         });
         let first = found.next().map(|(id, _)| id.clone());
         first.filter(|_| found.next().is_none())

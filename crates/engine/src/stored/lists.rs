@@ -41,7 +41,8 @@ impl ImageList {
         let fault = || "could not read the store".to_owned();
         let record = store.tag(&key(name)).explain(FailureKind::Environment, fault)?;
         let digest = record.and_then(|record| record.manifest).ok_or_else(|| {
-            let failure = Failure::new(FailureKind::Build, format!("no index `{}` was begun", name.familiar()));
+            let failure =
+                Failure::new(FailureKind::Build, format!("no index `{}` was begun", name.familiar()));
             failure.help(format!("begin it with `rbuild manifest create {} IMAGE…`", name.familiar()))
         })?;
         let index = Index::parse(&read_blob(store, &digest)?).explain(FailureKind::Environment, fault)?;
@@ -144,7 +145,8 @@ impl ImageList {
         }
         if !self.index.manifests.iter().all(|entry| entry.annotations.contains_key(SOURCE)) {
             let name = self.name.familiar();
-            let failure = Failure::new(FailureKind::Usage, format!("could not push `{name}`: it was built here"));
+            let failure =
+                Failure::new(FailureKind::Usage, format!("could not push `{name}`: it was built here"));
             return Err(failure.help(format!("`rbuild push {name}` sends it with its images")).into());
         }
         for entry in &self.index.manifests {

@@ -22,7 +22,10 @@ pub enum Removed {
 /// No such image, or a name with a digest.
 pub fn tag(store: &Store, source: &str, target: &Reference) -> Result<()> {
     if target.digest().is_some() {
-        let message = format!("could not name an image `{}`: a digest is what it has, not what it is given", target.familiar());
+        let message = format!(
+            "could not name an image `{}`: a digest is what it has, not what it is given",
+            target.familiar()
+        );
         return Err(Failure::new(FailureKind::Usage, message).into());
     }
     let image = find(store, source)?;
@@ -60,7 +63,9 @@ pub fn remove(store: &Store, text: &str, force: bool) -> Result<Vec<Removed>> {
         let gone = store.remove_tag(name);
         gone.explain(FailureKind::Environment, || format!("could not remove the name `{name}`"))?;
         forget_built(store, name)?;
-        if let Some(reference) = image.tags.iter().chain(&image.digests).find(|known| known.to_string() == *name) {
+        if let Some(reference) =
+            image.tags.iter().chain(&image.digests).find(|known| known.to_string() == *name)
+        {
             removed.push(Removed::Untagged(reference.familiar()));
         }
     }

@@ -64,7 +64,8 @@ impl Transfers<'_> {
         let image = Image::of_documents(&resolved.manifest, resolved.config_bytes.clone(), &origin)?;
         images.unpack(&image)?;
         self.fetch_missing(images, &image)?;
-        let original = self.store.put_blob(&resolved.manifest_bytes).explain(FailureKind::Environment, fault)?;
+        let original =
+            self.store.put_blob(&resolved.manifest_bytes).explain(FailureKind::Environment, fault)?;
         let mut manifest = image.store_manifest(self.store)?;
         manifest.annotations.insert(ORIGINAL.to_owned(), original.digest.to_string());
         let mut keeps = vec![Resource::Blob(original.digest)];

@@ -38,8 +38,7 @@ impl Transfers<'_> {
             return Err(Failure::new(FailureKind::Usage, message).help("push to a tag").into());
         }
         let steps = Steps::default();
-        let images =
-            Images::outside_a_build(self.client, self.store, self.events, &steps, Platform::host());
+        let images = Images::outside_a_build(self.client, self.store, self.events, &steps, Platform::host());
         let number = steps.announce(self.events, &format!("pushing {}", list_of(to)));
         let started = Instant::now();
         let annotations = Default::default();

@@ -62,7 +62,8 @@ fn stdin_is_empty_and_streams_are_apart() {
 
 fn a_user_opens_the_streams_by_name() {
     let sandbox = Box::new();
-    let mut spec = sandbox.spec(&["sh", "-c", "cat /dev/stdin; echo out >/dev/stdout; echo err >/dev/stderr"]);
+    let mut spec =
+        sandbox.spec(&["sh", "-c", "cat /dev/stdin; echo out >/dev/stdout; echo err >/dev/stderr"]);
     (spec.uid, spec.gid) = (33, 33);
     let ran = run_spec(&spec);
     assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("out\n", "err\n"));

@@ -17,7 +17,9 @@ pub(crate) fn save(args: &SaveArgs, global: &GlobalArgs, place: &'static Place) 
         (Some(path), ArchiveFormat::OciDir) => Destination::Folder(path.clone()),
         (Some(path), _) => Destination::File(path.clone()),
         (None, ArchiveFormat::OciDir) => {
-            return Err(CliError::usage("could not write a folder to standard output").help("name it with `-o DIR`"));
+            return Err(
+                CliError::usage("could not write a folder to standard output").help("name it with `-o DIR`")
+            );
         }
         (None, _) if stdout().is_terminal() => {
             let failure = CliError::usage("could not write an archive to a terminal");

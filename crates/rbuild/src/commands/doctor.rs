@@ -44,9 +44,12 @@ fn kernel() -> Finding {
 fn isolation(place: &Place) -> Finding {
     let found = match place.kind() {
         PlaceKind::Root => "root: RUN in namespaces, all user ids".to_owned(),
-        PlaceKind::Mapped => format!("user namespace with subordinate ids ({}): RUN in namespaces", place.id_map()),
+        PlaceKind::Mapped => {
+            format!("user namespace with subordinate ids ({}): RUN in namespaces", place.id_map())
+        }
         PlaceKind::SingleId => {
-            "user namespace with one user id: RUN is supervised, so that owners are right in the image".to_owned()
+            "user namespace with one user id: RUN is supervised, so that owners are right in the image"
+                .to_owned()
         }
         PlaceKind::None => "no user namespace: only COPY, ADD and metadata work, RUN does not".to_owned(),
     };
@@ -62,8 +65,10 @@ fn snapshots(root: &Path) -> Finding {
     let what = "snapshots";
     match root.ancestors().find(|path| path.is_dir()).map(Overlay::probe) {
         Some(Err(error)) => {
-            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-            let better = "put the store on a file system that overlays can use (ext4, xfs, btrfs, tmpfs) with --root";
+            let cause =
+                std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            let better =
+                "put the store on a file system that overlays can use (ext4, xfs, btrfs, tmpfs) with --root";
             Finding { what, found: format!("{error}{cause}"), better: Some(better.to_owned()) }
         }
         _ => Finding { what, found: "overlay".to_owned(), better: None },

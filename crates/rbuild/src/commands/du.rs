@@ -31,14 +31,18 @@ pub(crate) fn run(args: &DuArgs, global: &GlobalArgs, place: &'static Place) -> 
     let own = [("cache mounts", usage.mounts), ("broken-off downloads", usage.partial), ("logs", usage.logs)];
     lines.extend(own.map(|(kind, share)| apart(kind, share)));
     let documents: Vec<Value> = lines.iter().map(document).collect();
-    let text = format.show(&documents).unwrap_or_else(|| format!("{}\nTotal: {}\n", table(&lines), size::human(usage.bytes())));
+    let text = format
+        .show(&documents)
+        .unwrap_or_else(|| format!("{}\nTotal: {}\n", table(&lines), size::human(usage.bytes())));
     print(&text);
     Ok(())
 }
 
 fn held(holding: &Holding) -> Line {
     let (kind, name) = match &holding.holder {
-        Holder::Image { id, references } => ("image", name_of(references).unwrap_or_else(|| show::short(id.as_str()).to_owned())),
+        Holder::Image { id, references } => {
+            ("image", name_of(references).unwrap_or_else(|| show::short(id.as_str()).to_owned()))
+        }
         Holder::Cache => ("build cache", String::new()),
         Holder::Running => ("running builds", String::new()),
         Holder::Nobody => ("nobody", String::new()),
@@ -48,7 +52,8 @@ fn held(holding: &Holding) -> Line {
 
 /// The tags as `images` shows them; what registries call the image where it has none.
 fn name_of(references: &[String]) -> Option<String> {
-    let parsed: Vec<_> = references.iter().filter_map(|text| rbuild_image::Reference::parse(text).ok()).collect();
+    let parsed: Vec<_> =
+        references.iter().filter_map(|text| rbuild_image::Reference::parse(text).ok()).collect();
     let tags: Vec<String> =
         parsed.iter().filter(|name| name.digest().is_none()).map(rbuild_image::Reference::familiar).collect();
     match tags.is_empty() {

@@ -65,7 +65,9 @@ impl Filter {
 fn is_named(tag: &Reference, pattern: &str) -> bool {
     let pattern = rbuild_context::Glob::new(pattern);
     let Ok(pattern) = pattern else { return false };
-    [tag.familiar(), tag.familiar_name(), tag.to_string(), tag.repository()].iter().any(|name| pattern.matches(name))
+    [tag.familiar(), tag.familiar_name(), tag.to_string(), tag.repository()]
+        .iter()
+        .any(|name| pattern.matches(name))
 }
 
 /// Seconds since 1970 at which an image was made.

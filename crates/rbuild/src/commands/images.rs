@@ -31,7 +31,8 @@ pub(crate) fn run(args: &ImagesArgs, global: &GlobalArgs, place: &'static Place)
     let now = show::now();
     let images: Vec<StoredImage> =
         stored::list(&store)?.into_iter().filter(|image| filter.fits(image, now)).collect();
-    let lines: Vec<Line<'_>> = images.iter().flat_map(|image| lines_of(image, &filter, args.digests)).collect();
+    let lines: Vec<Line<'_>> =
+        images.iter().flat_map(|image| lines_of(image, &filter, args.digests)).collect();
     if args.quiet {
         let ids = lines.iter().map(|line| format!("{}\n", id(line.image, args.no_trunc)));
         print(&ids.collect::<String>());
@@ -46,15 +47,20 @@ pub(crate) fn run(args: &ImagesArgs, global: &GlobalArgs, place: &'static Place)
 /// A line for each tag; an image without one has a line for each repository that knows it, or a single one.
 fn lines_of<'a>(image: &'a StoredImage, filter: &Filter, digests: bool) -> Vec<Line<'a>> {
     let digest_of = |name: &Reference| {
-        image.digests.iter().find(|digest| digest.repository() == name.repository()).and_then(Reference::digest)
+        image
+            .digests
+            .iter()
+            .find(|digest| digest.repository() == name.repository())
+            .and_then(Reference::digest)
     };
-    let line = |repository: String, tag: &str, digest| Line { image, repository, tag: tag.to_owned(), digest };
+    let line =
+        |repository: String, tag: &str, digest| Line { image, repository, tag: tag.to_owned(), digest };
     let tags = image.tags.iter().filter(|tag| filter.names(tag));
-    let mut lines: Vec<Line<'a>> = tags
-        .map(|tag| line(tag.familiar_name(), tag.tag().unwrap_or(NONE), digest_of(tag)))
-        .collect();
+    let mut lines: Vec<Line<'a>> =
+        tags.map(|tag| line(tag.familiar_name(), tag.tag().unwrap_or(NONE), digest_of(tag))).collect();
     if lines.is_empty() {
-        let named = if digests { image.digests.as_slice() } else { image.digests.get(..1).unwrap_or_default() };
+        let named =
+            if digests { image.digests.as_slice() } else { image.digests.get(..1).unwrap_or_default() };
         lines = named.iter().map(|name| line(name.familiar_name(), NONE, name.digest())).collect();
     }
     if lines.is_empty() {

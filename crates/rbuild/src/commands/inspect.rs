@@ -93,8 +93,9 @@ pub(super) fn pretty(value: &Value) -> String {
 
 /// Docker's keys.
 fn document(image: &Seen) -> Result<Value, CliError> {
-    let config = ImageConfig::parse(&image.config_bytes)
-        .map_err(|error| CliError::environment("could not understand the image's config".to_owned(), error))?;
+    let config = ImageConfig::parse(&image.config_bytes).map_err(|error| {
+        CliError::environment("could not understand the image's config".to_owned(), error)
+    })?;
     let names = |names: &[Reference]| names.iter().map(Reference::familiar).collect::<Vec<_>>();
     let layers: Vec<String> = config.rootfs.diff_ids.iter().map(|diff_id| diff_id.0.to_string()).collect();
     let mut document = json!({

@@ -21,12 +21,19 @@ pub(crate) fn login(args: &LoginArgs, place: &'static Place) -> Result<(), CliEr
     let client = surroundings::client(place)?;
     client.check_login(&registry, &credential).map_err(|error| {
         let refused = matches!(error.kind(), ErrorKind::Unauthorized | ErrorKind::Denied);
-        let failure = Failure::new(FailureKind::Registry, format!("could not log in to `{registry}`")).caused_by(error);
-        if refused { failure.help("are user name and password right? some registries want an access token as password") } else { failure }
+        let failure =
+            Failure::new(FailureKind::Registry, format!("could not log in to `{registry}`")).caused_by(error);
+        if refused {
+            failure.help("are user name and password right? some registries want an access token as password")
+        } else {
+            failure
+        }
     })?;
     let path = surroundings::login_file();
-    let kept = keep_login(&path, &registry, &credential, &*surroundings::helper_runner(place))
-        .map_err(|error| CliError::environment(format!("could not keep the login in `{}`", path.display()), error))?;
+    let kept =
+        keep_login(&path, &registry, &credential, &*surroundings::helper_runner(place)).map_err(|error| {
+            CliError::environment(format!("could not keep the login in `{}`", path.display()), error)
+        })?;
     if kept == LoginPlace::File {
         let text = format!(
             "warning: the password is kept unencrypted in `{}`; a credential helper (`credsStore` there) keeps it better\n",
@@ -41,8 +48,9 @@ pub(crate) fn login(args: &LoginArgs, place: &'static Place) -> Result<(), CliEr
 pub(crate) fn logout(args: &LogoutArgs, place: &'static Place) -> Result<(), CliError> {
     let registry = registry_name(args.registry.as_deref().unwrap_or(DOCKER_HUB));
     let path = surroundings::login_file();
-    let known = forget_login(&path, &registry, &*surroundings::helper_runner(place))
-        .map_err(|error| CliError::environment(format!("could not forget the login in `{}`", path.display()), error))?;
+    let known = forget_login(&path, &registry, &*surroundings::helper_runner(place)).map_err(|error| {
+        CliError::environment(format!("could not forget the login in `{}`", path.display()), error)
+    })?;
     match known {
         true => print(&format!("Removing login credentials for {registry}\n")),
         false => print(&format!("Not logged in to {registry}\n")),
@@ -54,7 +62,8 @@ pub(crate) fn logout(args: &LogoutArgs, place: &'static Place) -> Result<(), Cli
 fn ask(args: &LoginArgs, registry: &str) -> Result<Credential, CliError> {
     if args.password_stdin {
         let username = args.username.clone().ok_or_else(|| {
-            CliError::usage("could not log in: `--password-stdin` needs the user's name").help("add `--username NAME`")
+            CliError::usage("could not log in: `--password-stdin` needs the user's name")
+                .help("add `--username NAME`")
         })?;
         let mut password = String::new();
         stdin().lock().read_to_string(&mut password).map_err(unreadable)?;
@@ -69,7 +78,8 @@ fn ask(args: &LoginArgs, registry: &str) -> Result<Credential, CliError> {
         }
     }
     if !stdin().is_terminal() {
-        let message = format!("could not ask for the password for `{registry}`: standard input is no terminal");
+        let message =
+            format!("could not ask for the password for `{registry}`: standard input is no terminal");
         return Err(CliError::usage(message).help("pass it with `--username NAME --password-stdin`"));
     }
     let username = match &args.username {

@@ -15,14 +15,20 @@ use crate::args::GlobalArgs;
 use crate::failure::CliError;
 use crate::surroundings;
 
-pub(crate) fn run(command: &ManifestCommand, global: &GlobalArgs, place: &'static Place) -> Result<(), CliError> {
+pub(crate) fn run(
+    command: &ManifestCommand,
+    global: &GlobalArgs,
+    place: &'static Place,
+) -> Result<(), CliError> {
     let store = surroundings::open_store(global.root.as_deref(), place)?;
     match command {
         ManifestCommand::Create { list, images, amend } => create(&store, list, images, *amend, place),
         ManifestCommand::Annotate { list, image, os, arch, variant, os_version, os_features } => {
             let mut list = ImageList::find(&store, &reference(list)?)?;
             list.annotate(image, |platform: &mut Platform| {
-                let set = |field: &mut String, value: &Option<String>| field.clone_from(value.as_ref().unwrap_or(&field.clone()));
+                let set = |field: &mut String, value: &Option<String>| {
+                    field.clone_from(value.as_ref().unwrap_or(&field.clone()))
+                };
                 set(&mut platform.os, os);
                 set(&mut platform.architecture, arch);
                 platform.variant = variant.clone().or(platform.variant.take());
@@ -54,7 +60,9 @@ fn create(
         (Some(_), false) => {
             let message = format!("an index `{}` was begun already", name.familiar());
             let failure = Failure::new(FailureKind::Build, message);
-            return Err(failure.help("add to it with `--amend`, or forget it with `rbuild manifest rm`").into());
+            return Err(failure
+                .help("add to it with `--amend`, or forget it with `rbuild manifest rm`")
+                .into());
         }
         (known, _) => known.unwrap_or_else(|| ImageList::new(name.clone())),
     };

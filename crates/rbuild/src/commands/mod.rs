@@ -61,7 +61,9 @@ pub(crate) fn print(text: &str) {
 /// An image name that a user gave for something new.
 pub(crate) fn reference(text: &str) -> Result<Reference, CliError> {
     Reference::parse(text).map_err(|error| {
-        Failure::new(FailureKind::Usage, format!("invalid reference format: `{text}`")).caused_by(error).into()
+        Failure::new(FailureKind::Usage, format!("invalid reference format: `{text}`"))
+            .caused_by(error)
+            .into()
     })
 }
 

@@ -19,8 +19,10 @@ const CACHE_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 pub(crate) fn run(args: &PruneArgs, global: &GlobalArgs, place: &'static Place) -> Result<(), CliError> {
     let filter = Filter::parse(&args.filters)?;
-    let until = args.until.as_deref().map(size::parse_age).transpose().map_err(CliError::usage)?.or(filter.until);
-    let max_bytes = args.keep_storage.as_deref().map(size::parse_size).transpose().map_err(CliError::usage)?;
+    let until =
+        args.until.as_deref().map(size::parse_age).transpose().map_err(CliError::usage)?.or(filter.until);
+    let max_bytes =
+        args.keep_storage.as_deref().map(size::parse_size).transpose().map_err(CliError::usage)?;
     if !args.force && !confirmed(args)? {
         return Ok(());
     }
@@ -64,7 +66,9 @@ fn limits(args: &PruneArgs, until: Option<u64>, max_bytes: Option<u64>) -> Prune
 fn confirmed(args: &PruneArgs) -> Result<bool, CliError> {
     let what = match args.all {
         true => "all images, all of the build cache and all cache mounts that no running build holds",
-        false => "images without a name, build cache that was not used lately, broken-off downloads and old logs",
+        false => {
+            "images without a name, build cache that was not used lately, broken-off downloads and old logs"
+        }
     };
     if !stdin().is_terminal() {
         let failure = CliError::usage("could not ask whether to prune: standard input is no terminal");
@@ -89,8 +93,14 @@ fn told(report: &PruneReport) -> String {
         ("broken-off downloads", report.partial),
         ("logs", report.logs),
     ];
-    let removed = |(what, share): &(&str, Share)| vec![(*what).to_owned(), share.count.to_string(), size::human(share.bytes)];
+    let removed = |(what, share): &(&str, Share)| {
+        vec![(*what).to_owned(), share.count.to_string(), size::human(share.bytes)]
+    };
     let rows: Vec<Vec<String>> = parts.iter().filter(|(_, share)| share.count > 0).map(removed).collect();
-    let table = if rows.is_empty() { String::new() } else { format!("{}\n", show::table(&["REMOVED", "COUNT", "SIZE"], &rows)) };
+    let table = if rows.is_empty() {
+        String::new()
+    } else {
+        format!("{}\n", show::table(&["REMOVED", "COUNT", "SIZE"], &rows))
+    };
     format!("{table}Total reclaimed space: {}\n", size::human(report.bytes()))
 }

@@ -61,5 +61,7 @@ fn collect(global: &GlobalArgs, place: &'static Place) -> Result<(), CliError> {
     let options =
         PruneOptions { max_age: None, max_bytes: None, mounts: false, now: std::time::SystemTime::now() };
     let collected = store.prune(&options);
-    collected.map(drop).map_err(|error| CliError::environment("could not free the space of removed images".to_owned(), error))
+    collected.map(drop).map_err(|error| {
+        CliError::environment("could not free the space of removed images".to_owned(), error)
+    })
 }

@@ -75,7 +75,10 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_needed() {
-        let rows = vec![vec!["a".to_owned(), "größer".to_owned(), "x".to_owned()], vec!["longer".to_owned(), String::new(), String::new()]];
+        let rows = vec![
+            vec!["a".to_owned(), "größer".to_owned(), "x".to_owned()],
+            vec!["longer".to_owned(), String::new(), String::new()],
+        ];
         assert_eq!(table(&["ONE", "TWO", "T"], &rows), "ONE      TWO      T\na        größer   x\nlonger\n");
         assert_eq!(table(&["A", "B"], &[]), "A   B\n");
     }

@@ -6,8 +6,8 @@ use rbuild_executor::Place;
 use rbuild_image::Reference;
 use rbuild_layer::Compression;
 
-use super::args::{CompressionName, PullArgs, PushArgs};
 use super::archive::{named_by, print_loaded};
+use super::args::{CompressionName, PullArgs, PushArgs};
 use super::{Work, platform, print, reference};
 use crate::args::GlobalArgs;
 use crate::failure::CliError;
@@ -61,11 +61,13 @@ pub(crate) fn push(args: &PushArgs, global: &GlobalArgs, place: &'static Place) 
 /// Each image once, with all the names that it is to have at registries.
 fn to_push(work: &Work, args: &PushArgs) -> Result<Vec<(StoredImage, Vec<Reference>)>, CliError> {
     let mut wanted: Vec<(StoredImage, Vec<Reference>)> = Vec::new();
-    let mut add = |image: StoredImage, name: Reference| match wanted.iter_mut().find(|(known, _)| known.id == image.id) {
-        Some((_, names)) if names.contains(&name) => {}
-        Some((_, names)) => names.push(name),
-        None => wanted.push((image, vec![name])),
-    };
+    let mut add =
+        |image: StoredImage, name: Reference| match wanted.iter_mut().find(|(known, _)| known.id == image.id)
+        {
+            Some((_, names)) if names.contains(&name) => {}
+            Some((_, names)) => names.push(name),
+            None => wanted.push((image, vec![name])),
+        };
     for text in &args.images {
         let text = text.strip_prefix("docker://").unwrap_or(text);
         let name = reference(text)?;

@@ -88,10 +88,13 @@ pub(super) fn too_early(stage: &Stage, report: &mut Report<'_>) {
             let name = arg.name.text.as_str();
             // What no text names may be read by a program from its environment: nothing is said about that.
             let Some(first) = later.iter().position(|instruction| names(instruction, name)) else { continue };
-            let idle = later.iter().take(first).filter(|between| matches!(between.command, Command::Run(_))).count();
+            let idle =
+                later.iter().take(first).filter(|between| matches!(between.command, Command::Run(_))).count();
             if idle > 0 {
                 let steps = if idle == 1 { "a RUN".to_owned() } else { format!("{idle} RUNs") };
-                let message = format!("ARG {name} stands above {steps} that do not use it: another value runs them again");
+                let message = format!(
+                    "ARG {name} stands above {steps} that do not use it: another value runs them again"
+                );
                 report.add(Rule::ArgTooEarly, instruction, arg.span, message);
             }
         }
@@ -111,5 +114,6 @@ fn names(instruction: &Instruction, name: &str) -> bool {
         Command::Copy(copy) | Command::Add(copy) => copy.heredocs.as_slice(),
         _ => &[],
     };
-    !name.is_empty() && (holds(&instruction.original) || heredocs.iter().any(|heredoc| holds(&heredoc.content)))
+    !name.is_empty()
+        && (holds(&instruction.original) || heredocs.iter().any(|heredoc| holds(&heredoc.content)))
 }

@@ -10,7 +10,12 @@ use crate::{Command, Copy, Dockerfile, Instruction, Source, Stage, StageGraph, S
 
 pub use arguments::unused_build_args;
 
-pub(super) fn check(dockerfile: &Dockerfile, graph: &StageGraph, input: &CheckInput<'_>, report: &mut Report<'_>) {
+pub(super) fn check(
+    dockerfile: &Dockerfile,
+    graph: &StageGraph,
+    input: &CheckInput<'_>,
+    report: &mut Report<'_>,
+) {
     arguments::unused(dockerfile, input, report);
     let target = graph.target(input.arguments.target.as_deref()).ok();
     let kept = target.map(|target| chain(graph, target.0)).unwrap_or_default();
@@ -157,7 +162,11 @@ impl Walk<'_, '_> {
         for name in names.chain(copy.heredocs.iter().map(|heredoc| heredoc.name.as_str())) {
             let name = name.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
             let is_folder = copy.destination.text.ends_with('/');
-            let path = if is_folder && !name.contains(['*', '?', '[']) { join(&destination, name) } else { destination.clone() };
+            let path = if is_folder && !name.contains(['*', '?', '[']) {
+                join(&destination, name)
+            } else {
+                destination.clone()
+            };
             self.copied.push(path);
         }
         if destination == "/" || destination.contains('$') || destination.starts_with("/etc") {
@@ -168,9 +177,11 @@ impl Walk<'_, '_> {
     /// Without `/etc/passwd` a name means nobody.
     fn owner(&mut self, instruction: &Instruction, owner: &crate::Word) {
         let mut parts = owner.text.split(':');
-        let named = parts.find(|part| !part.is_empty() && part.parse::<u32>().is_err() && !part.contains('$'));
+        let named =
+            parts.find(|part| !part.is_empty() && part.parse::<u32>().is_err() && !part.contains('$'));
         if let Some(name) = named.filter(|_| !self.state.has_users) {
-            let message = format!("--chown names \"{name}\", but the image has no /etc/passwd or /etc/group here");
+            let message =
+                format!("--chown names \"{name}\", but the image has no /etc/passwd or /etc/group here");
             self.report.add(Rule::UnknownChownUser, instruction, owner.span, message);
         }
     }

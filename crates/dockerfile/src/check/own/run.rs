@@ -50,7 +50,8 @@ impl Walk<'_, '_> {
     fn errexit(&mut self, instruction: &Instruction, script: &Script<'_>) {
         let statements = script.commands.iter().filter(|command| command.then == Then::End).count();
         if script.is_heredoc && statements > 1 && !script.sets(Some('e'), "errexit") {
-            let message = "Heredoc RUN without `set -e`: only the last command's failure fails the build".to_owned();
+            let message =
+                "Heredoc RUN without `set -e`: only the last command's failure fails the build".to_owned();
             self.report.add(Rule::HeredocWithoutErrexit, instruction, script.span, message);
         }
     }
@@ -61,7 +62,8 @@ impl Walk<'_, '_> {
             matches!(command.program(), Some(("echo" | "printf" | "yes" | "true", _)) | None)
         };
         let piped = script.commands.iter().find(|command| command.then == Then::Pipe && !harmless(command));
-        if let Some((program, _)) = piped.and_then(Simple::program).filter(|_| !script.sets(None, "pipefail")) {
+        if let Some((program, _)) = piped.and_then(Simple::program).filter(|_| !script.sets(None, "pipefail"))
+        {
             let message = format!("Pipe without `set -o pipefail`: a failure of {program} goes unnoticed");
             self.report.add(Rule::PipeWithoutPipefail, instruction, script.span, message);
         }
@@ -79,15 +81,21 @@ impl Walk<'_, '_> {
     /// A file whose mode or owner changes later is stored a second time.
     fn changes(&mut self, instruction: &Instruction, script: &Script<'_>) {
         for command in &script.commands {
-            let Some((program @ ("chmod" | "chown" | "chgrp"), arguments)) = command.program() else { continue };
+            let Some((program @ ("chmod" | "chown" | "chgrp"), arguments)) = command.program() else {
+                continue;
+            };
             let recursive = turns_on(arguments.iter().map(String::as_str), Some('R'), "--recursive");
             // The first that is no option is the mode or the owner.
             let paths = arguments.iter().filter(|word| !word.starts_with('-')).skip(1);
             for path in paths.map(|path| super::join(&self.state.workdir, path)) {
                 let inside = |whole: &str, part: &str| {
-                    part == whole || part.strip_prefix(whole.trim_end_matches('/')).is_some_and(|rest| rest.starts_with('/'))
+                    part == whole
+                        || part
+                            .strip_prefix(whole.trim_end_matches('/'))
+                            .is_some_and(|rest| rest.starts_with('/'))
                 };
-                let is_hit = |known: &str| inside(known, &path) && known != "/" || recursive && inside(&path, known);
+                let is_hit =
+                    |known: &str| inside(known, &path) && known != "/" || recursive && inside(&path, known);
                 if !self.copied.iter().any(|copied| is_hit(copied)) {
                     continue;
                 }
@@ -124,7 +132,10 @@ impl Script<'_> {
     /// Whether something is deleted whose path holds this.
     fn deletes(&self, part: &str) -> bool {
         let deleting = |command: &&Simple| matches!(command.program(), Some(("rm" | "find", _)));
-        self.commands.iter().filter(deleting).any(|command| command.words.iter().any(|word| word.contains(part)))
+        self.commands
+            .iter()
+            .filter(deleting)
+            .any(|command| command.words.iter().any(|word| word.contains(part)))
     }
 }
 
@@ -139,7 +150,10 @@ fn leftovers(script: &Script<'_>, has_variable: &dyn Fn(&str) -> bool) -> Vec<(&
     };
     let option = |word: &str| script.commands.iter().any(|command| command.has(word));
     let mut found = Vec::new();
-    if runs(&["apt-get", "apt"], &["update"]) && !script.deletes("/var/lib/apt") && !script.mounts("/var/lib/apt") {
+    if runs(&["apt-get", "apt"], &["update"])
+        && !script.deletes("/var/lib/apt")
+        && !script.mounts("/var/lib/apt")
+    {
         found.push(("apt", "end it with `rm -rf /var/lib/apt/lists/*`, or use RUN --mount=type=cache"));
     }
     if runs(&["apk"], &["add", "update", "upgrade"])
@@ -148,7 +162,10 @@ fn leftovers(script: &Script<'_>, has_variable: &dyn Fn(&str) -> bool) -> Vec<(&
         found.push(("apk", "add with `--no-cache`"));
     }
     let pip = runs(&["pip", "pip3"], &["install"])
-        || script.commands.iter().any(|command| command.has("-m") && command.has("pip") && command.has("install"));
+        || script
+            .commands
+            .iter()
+            .any(|command| command.has("-m") && command.has("pip") && command.has("install"));
     if pip
         && !(option("--no-cache-dir")
             || has_variable("PIP_NO_CACHE_DIR")
@@ -157,12 +174,18 @@ fn leftovers(script: &Script<'_>, has_variable: &dyn Fn(&str) -> bool) -> Vec<(&
             || script.mounts("/.cache")
             || runs(&["pip", "pip3"], &["purge"]))
     {
-        found.push(("pip", "install with `--no-cache-dir`, or use RUN --mount=type=cache,target=/root/.cache/pip"));
+        found.push((
+            "pip",
+            "install with `--no-cache-dir`, or use RUN --mount=type=cache,target=/root/.cache/pip",
+        ));
     }
     if runs(&["npm"], &["install", "ci", "i"])
         && !(runs(&["npm"], &["clean"]) || script.deletes(".npm") || script.mounts("npm"))
     {
-        found.push(("npm", "use RUN --mount=type=cache,target=/root/.npm, or end it with `npm cache clean --force`"));
+        found.push((
+            "npm",
+            "use RUN --mount=type=cache,target=/root/.npm, or end it with `npm cache clean --force`",
+        ));
     }
     let managers = ["dnf", "yum", "microdnf", "tdnf"];
     if runs(&managers, &["install", "update", "upgrade", "groupinstall"])

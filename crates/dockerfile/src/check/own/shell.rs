@@ -22,10 +22,12 @@ impl Simple {
     /// The program: the first word that is no assignment, keyword or wrapper.
     pub(super) fn program(&self) -> Option<(&str, &[String])> {
         const TRANSPARENT: [&str; 15] = [
-            "if", "then", "else", "elif", "while", "until", "do", "!", "{", "time", "sudo", "exec", "command", "env", "nice",
+            "if", "then", "else", "elif", "while", "until", "do", "!", "{", "time", "sudo", "exec",
+            "command", "env", "nice",
         ];
         let skip = |word: &&String| {
-            TRANSPARENT.contains(&word.as_str()) || word.split_once('=').is_some_and(|(name, _)| is_name(name))
+            TRANSPARENT.contains(&word.as_str())
+                || word.split_once('=').is_some_and(|(name, _)| is_name(name))
         };
         let at = self.words.iter().take_while(skip).count();
         let (program, arguments) = self.words.get(at..)?.split_first()?;
@@ -157,7 +159,11 @@ impl Reader {
 }
 
 /// Whether `set` (or the shell's own arguments) turn this option on: as a letter or by name.
-pub(super) fn turns_on<'a>(words: impl IntoIterator<Item = &'a str>, letter: Option<char>, name: &str) -> bool {
+pub(super) fn turns_on<'a>(
+    words: impl IntoIterator<Item = &'a str>,
+    letter: Option<char>,
+    name: &str,
+) -> bool {
     words.into_iter().any(|word| {
         let letters = word.strip_prefix('-').filter(|letters| !letters.starts_with('-'));
         word == name || letters.zip(letter).is_some_and(|(letters, letter)| letters.contains(letter))
@@ -176,7 +182,10 @@ mod tests {
                 Then::AndOr => "&",
                 Then::End => ".",
             };
-            commands(script).iter().map(|simple| format!("{}{}", simple.words.join(" "), shown(simple.then))).collect()
+            commands(script)
+                .iter()
+                .map(|simple| format!("{}{}", simple.words.join(" "), shown(simple.then)))
+                .collect()
         };
         for (script, expected) in [
             ("a b && c || d", &["a b&", "c&", "d."][..]),
@@ -211,9 +220,13 @@ mod tests {
 
     #[test]
     fn options_of_the_shell() {
-        for (words, expected) in
-            [(&["-eux"][..], true), (&["-o", "errexit"], true), (&["-x"], false), (&["--e"], false), (&["+e"], false)]
-        {
+        for (words, expected) in [
+            (&["-eux"][..], true),
+            (&["-o", "errexit"], true),
+            (&["-x"], false),
+            (&["--e"], false),
+            (&["+e"], false),
+        ] {
             assert_eq!(turns_on(words.iter().copied(), Some('e'), "errexit"), expected, "{words:?}");
         }
     }

@@ -11,7 +11,12 @@ fn findings_with(source: &str, build_args: &[&str], target: Option<&str>) -> Vec
     let base = |name: &str, _: Option<&str>| {
         let on_build = if name == "trigger:1" { vec!["ARG FROM_TRIGGER".to_owned()] } else { Vec::new() };
         let user = if name == "nonroot:1" { "nobody".to_owned() } else { String::new() };
-        (name != "unknown:1").then(|| BaseImage { user, on_build, has_shell: name == "shell:1", ..BaseImage::default() })
+        (name != "unknown:1").then(|| BaseImage {
+            user,
+            on_build,
+            has_shell: name == "shell:1",
+            ..BaseImage::default()
+        })
     };
     let input = CheckInput { arguments: &arguments, ignored: None, base_images: &base };
     let settings = CheckSettings { experimental_all: true, ..CheckSettings::default() };
@@ -22,7 +27,10 @@ fn findings_with(source: &str, build_args: &[&str], target: Option<&str>) -> Vec
 
 /// The same for one rule only.
 fn only(rule: &str, source: &str) -> Vec<String> {
-    findings_with(source, &[], None).into_iter().filter(|finding| finding.starts_with(&format!("{rule} "))).collect()
+    findings_with(source, &[], None)
+        .into_iter()
+        .filter(|finding| finding.starts_with(&format!("{rule} ")))
+        .collect()
 }
 
 #[test]
@@ -39,24 +47,44 @@ fn rules_with_and_without_finding() {
         ("PipeWithoutPipefail", "FROM b:1\nRUN curl x | sh\n", &[2]),
         ("PipeWithoutPipefail", "FROM b:1\nRUN set -o pipefail && curl x | sh\n", &[]),
         ("PipeWithoutPipefail", "FROM b:1\nRUN set -euxo pipefail; curl x | sh\n", &[]),
-        ("PipeWithoutPipefail", "FROM b:1\nSHELL [\"/bin/bash\", \"-o\", \"pipefail\", \"-c\"]\nRUN curl x | sh\n", &[]),
+        (
+            "PipeWithoutPipefail",
+            "FROM b:1\nSHELL [\"/bin/bash\", \"-o\", \"pipefail\", \"-c\"]\nRUN curl x | sh\n",
+            &[],
+        ),
         ("PipeWithoutPipefail", "FROM b:1\nRUN echo y | sh && echo 'a | b' || c\n", &[]),
         ("PipeWithoutPipefail", "FROM b:1\nRUN [\"a\", \"|\", \"b\"]\n", &[]),
         ("AddWithoutChecksum", "FROM b:1\nADD https://x.test/a /\n", &[2]),
-        ("AddWithoutChecksum", "FROM b:1\nADD --checksum=sha256:0000 https://x.test/a /\nADD a https://x.test/r.git /\n", &[]),
+        (
+            "AddWithoutChecksum",
+            "FROM b:1\nADD --checksum=sha256:0000 https://x.test/a /\nADD a https://x.test/r.git /\n",
+            &[],
+        ),
         ("UnknownChownUser", "FROM scratch\nCOPY --chown=app a /b\n", &[2]),
         ("UnknownChownUser", "FROM scratch\nCOPY --chown=0:staff a /b\n", &[2]),
         ("UnknownChownUser", "FROM scratch\nCOPY passwd /etc/\nCOPY --chown=app a /b\n", &[]),
         ("UnknownChownUser", "FROM scratch\nCOPY --chown=1000:1000 a /b\n", &[]),
         ("UnknownChownUser", "FROM b:1\nCOPY --chown=app a /b\n", &[]),
         ("PackageCacheInLayer", "FROM b:1\nRUN apt-get update && apt-get install -y x\n", &[2]),
-        ("PackageCacheInLayer", "FROM b:1\nRUN apt-get update && apt-get install -y x && rm -rf /var/lib/apt/lists/*\n", &[]),
+        (
+            "PackageCacheInLayer",
+            "FROM b:1\nRUN apt-get update && apt-get install -y x && rm -rf /var/lib/apt/lists/*\n",
+            &[],
+        ),
         ("PackageCacheInLayer", "FROM b:1\nRUN --mount=type=cache,target=/var/lib/apt apt-get update\n", &[]),
         ("PackageCacheInLayer", "FROM b:1\nRUN apk add x\nRUN apk add --no-cache x\n", &[2]),
         ("PackageCacheInLayer", "FROM b:1\nRUN pip install x\nRUN pip3 install --no-cache-dir x\n", &[2]),
         ("PackageCacheInLayer", "FROM b:1\nENV PIP_NO_CACHE_DIR=1\nRUN python -m pip install x\n", &[]),
-        ("PackageCacheInLayer", "FROM b:1\nRUN --mount=type=cache,target=/root/.npm npm ci\nRUN npm ci\n", &[3]),
-        ("PackageCacheInLayer", "FROM b:1\nRUN dnf install -y x\nRUN dnf install -y x && dnf clean all\n", &[2]),
+        (
+            "PackageCacheInLayer",
+            "FROM b:1\nRUN --mount=type=cache,target=/root/.npm npm ci\nRUN npm ci\n",
+            &[3],
+        ),
+        (
+            "PackageCacheInLayer",
+            "FROM b:1\nRUN dnf install -y x\nRUN dnf install -y x && dnf clean all\n",
+            &[2],
+        ),
         ("PackageCacheInLayer", "FROM b:1 AS build\nRUN apk add x\nFROM b:1\nCOPY --from=build x /\n", &[]),
         ("CopiedThenChanged", "FROM b:1\nCOPY run.sh /bin/run\nRUN chmod +x /bin/run\n", &[3]),
         ("CopiedThenChanged", "FROM b:1\nWORKDIR /app\nCOPY . .\nRUN chown -R app:app /app\n", &[4]),
@@ -89,8 +117,17 @@ fn rules_with_and_without_finding() {
 #[test]
 fn build_args_that_nothing_takes() {
     let source = "ARG BASE\nFROM trigger:1\nARG VERSION\nONBUILD ARG CHILD\n";
-    let used = ["BASE", "VERSION", "CHILD", "FROM_TRIGGER", "HTTP_PROXY", "BUILDKIT_INLINE_CACHE", "SOURCE_DATE_EPOCH"];
-    let unused = |findings: Vec<String>| findings.into_iter().filter(|f| f.starts_with("UnusedBuildArg")).count();
+    let used = [
+        "BASE",
+        "VERSION",
+        "CHILD",
+        "FROM_TRIGGER",
+        "HTTP_PROXY",
+        "BUILDKIT_INLINE_CACHE",
+        "SOURCE_DATE_EPOCH",
+    ];
+    let unused =
+        |findings: Vec<String>| findings.into_iter().filter(|f| f.starts_with("UnusedBuildArg")).count();
     assert_eq!(unused(findings_with(source, &used, None)), 0);
     assert_eq!(unused(findings_with(source, &["VERISON", "OTHER"], None)), 2);
     let dockerfile = Dockerfile::parse(source).unwrap();
@@ -117,7 +154,11 @@ fn they_are_off_until_asked_for() {
     let arguments = GraphArguments::default();
     let input = CheckInput { arguments: &arguments, ignored: None, base_images: &|_, _| None };
     let rules = |settings: &str| -> Vec<&str> {
-        let settings = if settings.is_empty() { CheckSettings::default() } else { CheckSettings::parse(settings).unwrap() };
+        let settings = if settings.is_empty() {
+            CheckSettings::default()
+        } else {
+            CheckSettings::parse(settings).unwrap()
+        };
         check(&dockerfile, &input, &settings).iter().map(|finding| finding.rule.name()).collect()
     };
     assert_eq!(rules(""), [""; 0]);
