@@ -5,6 +5,7 @@ mod copy;
 mod folding;
 mod mounts;
 mod run;
+mod ssh;
 mod stacked;
 mod workdir;
 

@@ -16,6 +16,7 @@ use rbuild_image::Digest;
 use rbuild_layer::copy::{CopyOptions, Unpack};
 use rbuild_store::{CacheMount, Sharing};
 
+use super::ssh::AgentRelay;
 use crate::build::{Builder, StageRun};
 use crate::error::{AtSpan, Explain, Failure, FailureKind, Result};
 use crate::files::{Files, OpenFiles};
@@ -66,6 +67,7 @@ enum Planned {
         agent: Option<PathBuf>,
         target: PathBuf,
         owner: Owner,
+        span: Span,
     },
     File {
         target: PathBuf,
@@ -82,10 +84,10 @@ struct FirstContent {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Owner {
-    mode: u32,
-    uid: u32,
-    gid: u32,
+pub(super) struct Owner {
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
 }
 
 impl Prepared {
@@ -102,11 +104,17 @@ pub(super) struct Opened {
     locks: Vec<Arc<OwnedFd>>,
     /// Cache mounts are in use while these live.
     caches: Vec<CacheMount>,
+    relays: Vec<AgentRelay>,
 }
 
 impl Opened {
     pub(super) fn locks(&self) -> Vec<Arc<OwnedFd>> {
         self.locks.clone()
+    }
+
+    /// What leads to SSH agents, to be kept until the command has ended.
+    pub(super) fn take_relays(&mut self) -> Vec<AgentRelay> {
+        std::mem::take(&mut self.relays)
     }
 
     /// The mounts; the locks of cache mounts live on in [`Opened::locks`].
@@ -284,7 +292,7 @@ impl Builder<'_> {
             gid: spec.gid.unwrap_or(0),
         };
         prepared.parts.push(("mount ssh".to_owned(), format!("{id} {} {owner:?}", target.display())));
-        Ok(Planned::Ssh { agent, target, owner })
+        Ok(Planned::Ssh { agent, target, owner, span })
     }
 
     /// Makes the mounts; secrets may add variables to the command's environment.
@@ -327,14 +335,20 @@ impl Builder<'_> {
                         opened.mounts.push(file(target.clone(), content, *owner));
                     }
                 }
-                Planned::Ssh { agent, target, owner: _ } => {
+                Planned::Ssh { agent, target, owner, span } => {
                     // Of several agents the first is the one that programs find.
                     if !std::mem::replace(&mut has_agent, true) {
                         environment.retain(|(name, _)| name != "SSH_AUTH_SOCK");
                         environment.push(("SSH_AUTH_SOCK".to_owned(), target.display().to_string()));
                     }
                     if let Some(socket) = agent {
-                        let source = Source::Path(socket.clone());
+                        let relay = AgentRelay::start(&self.made_folder()?, socket, *owner)
+                            .explain(FailureKind::Environment, || {
+                                "could not pass the SSH agent on".to_owned()
+                            })
+                            .at(*span)?;
+                        let source = Source::Path(relay.path().to_owned());
+                        opened.relays.push(relay);
                         opened.mounts.push(Mount {
                             target: target.clone(),
                             kind: MountKind::Bind { source, read_only: false },

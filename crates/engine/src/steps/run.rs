@@ -94,7 +94,8 @@ impl Builder<'_> {
             spec.hostname = self.hostname().to_owned();
             self.apply_options(&mut spec)?;
             let mut environment = environment;
-            let mounts = self.open_mounts(&prepared, &mut environment)?;
+            let mut mounts = self.open_mounts(&prepared, &mut environment)?;
+            let _relays = mounts.take_relays();
             spec.held = mounts.locks();
             spec.mounts = mounts.into_sandbox();
             spec.mounts.extend(self.standard_mounts());
