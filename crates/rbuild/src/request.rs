@@ -196,10 +196,10 @@ fn secret(text: &str) -> Result<(String, SecretSource)> {
             None => SecretSource::File(id.clone().into()),
         },
     };
-    if let SecretSource::File(path) = &source {
-        if !path.is_file() {
-            return Err(bad(format!("there is no file `{}`", path.display())));
-        }
+    if let SecretSource::File(path) = &source
+        && !path.is_file()
+    {
+        return Err(bad(format!("there is no file `{}`", path.display())));
     }
     Ok((id, source))
 }

@@ -22,7 +22,10 @@ fn archive(files: &[(&str, &str)]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for (name, content) in files {
         let mut header = tar::Header::new_gnu();
-        (header.set_mode(0o640), header.set_uid(1234), header.set_gid(1234), header.set_mtime(1));
+        header.set_mode(0o640);
+        header.set_uid(1234);
+        header.set_gid(1234);
+        header.set_mtime(1);
         let (name, is_link) = name.strip_suffix('@').map_or((*name, false), |name| (name, true));
         // The builder refuses hostile names, so they are written by hand.
         header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name.as_bytes());
