@@ -17,5 +17,11 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     heading("rbuild, in release");
     let rbuild = workspace.release_binary()?;
     heading("The suite");
-    run_command(tool("python3").arg(&script).args(["run", "--rbuild"]).arg(&rbuild).args(rest))
+    let mut command = tool("python3");
+    command.arg("-B").arg(&script).args(["run", "--rbuild"]).arg(&rbuild);
+    let known = Path::new(suite).join("known");
+    if known.is_file() {
+        command.arg("--known").arg(known);
+    }
+    run_command(command.args(rest))
 }
