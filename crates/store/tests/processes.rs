@@ -21,7 +21,7 @@ use rbuild_store::{
 const ROLE: &str = "RBUILD_STORE_TEST_ROLE";
 
 fn start(root: &Path, role: &str) -> Child {
-    Command::new(env::current_exe().unwrap())
+    Command::new("/proc/self/exe")
         .args(["--exact", "another_process", "--nocapture", "--test-threads=1"])
         .env(ROLE, format!("{role} {}", root.display()))
         .stdout(Stdio::null())
