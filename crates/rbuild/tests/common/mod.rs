@@ -236,7 +236,8 @@ impl Run {
 /// Runs another tool, which must succeed; its standard output.
 #[track_caller]
 pub(crate) fn tool(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
+    // podman changes into the folder it was started in, which an ordinary user may not be able to enter.
+    let output = Command::new(program).args(arguments).current_dir("/").stdin(Stdio::null()).output();
     let output = output
         .unwrap_or_else(|error| panic!("{program}: {error}; `cargo xtask test` installs what tests need"));
     let stderr = String::from_utf8_lossy(&output.stderr);
