@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -325,39 +324,44 @@ impl<'a> Images<'a> {
         Ok(())
     }
 
+    /// The right to make each missing layer is taken from the bottom up before any is made. Builds that want the same
+    /// layers then wait for each other along the chain; in any other order, two could each hold what the other waits for.
     fn unpack_missing(&self, image: &Image, chain: &[ChainId], number: StepNumber) -> Result<()> {
-        let layers: Vec<(&ChainId, &ImageLayer)> = chain.iter().zip(&image.layers).collect();
-        let applied: Vec<Mutex<Option<Result<Unsettled>>>> =
-            layers.iter().map(|_| Mutex::new(None)).collect();
-        let next = AtomicUsize::new(0);
+        let fault = || "could not begin an unpacked layer".to_owned();
+        let mut missing = Vec::new();
+        for (height, (id, layer)) in chain.iter().zip(&image.layers).enumerate() {
+            let ImageLayer::Blob { diff_id, descriptor, origin } = layer else { continue };
+            match self.store.begin_layer(id).explain(FailureKind::Environment, fault)? {
+                LayerSlot::Ready(_) => {}
+                LayerSlot::New(new) => missing.push(Missing { height, new, diff_id, descriptor, origin }),
+            }
+        }
+        let workers = SIDE_BY_SIDE.min(missing.len());
+        let queue = Mutex::new(missing.into_iter());
+        let take = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let applied = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
-            for _ in 0..SIDE_BY_SIDE.min(layers.len()) {
+            for _ in 0..workers {
                 scope.spawn(|| {
-                    while let Some((id, layer)) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let index = chain.iter().position(|known| known == *id).unwrap_or_default();
-                        let result = self.apply(id, layer, number);
-                        *applied[index].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+                    while let Some(missing) = take() {
+                        let (height, result) = (missing.height, self.apply(missing, number));
+                        applied.lock().unwrap_or_else(PoisonError::into_inner).push((height, result));
                     }
                 });
             }
         });
         // From the bottom up: what a layer only implies is known once those below it are.
-        for (index, slot) in applied.into_iter().enumerate() {
-            match slot.into_inner().unwrap_or_else(PoisonError::into_inner) {
-                Some(result) => result?.settle(self.store, &chain[..index])?,
-                None => return Err(Failure::new(FailureKind::Environment, "a layer was not unpacked").into()),
-            }
+        let mut applied = applied.into_inner().unwrap_or_else(PoisonError::into_inner);
+        applied.sort_by_key(|(height, _)| *height);
+        for (height, result) in applied {
+            result?.settle(self.store, &chain[..height])?;
         }
         Ok(())
     }
 
-    fn apply(&self, id: &ChainId, layer: &ImageLayer, number: StepNumber) -> Result<Unsettled> {
-        let ImageLayer::Blob { diff_id, descriptor, origin } = layer else { return Ok(Unsettled::Ready) };
+    fn apply(&self, missing: Missing<'_>, number: StepNumber) -> Result<Unsettled> {
+        let Missing { new, diff_id, descriptor, origin, .. } = missing;
         let fault = || format!("could not unpack the layer {}", descriptor.digest);
-        let new = match self.store.begin_layer(id).explain(FailureKind::Environment, fault)? {
-            LayerSlot::Ready(_) => return Ok(Unsettled::Ready),
-            LayerSlot::New(new) => new,
-        };
         let blob = self.blob(descriptor, origin, number)?;
         let file = Cancellable(blob.open().explain(FailureKind::Environment, fault)?, self.cancel);
         let root = open_tree(&new.fs(), &new.sidecar())?;
@@ -373,7 +377,7 @@ impl<'a> Images<'a> {
             let cause = format!("its content is {}, the config says {}", applied.diff_id.0, diff_id.0);
             return Err(Failure::new(origin.fault(), message).caused_by(cause).into());
         }
-        Ok(Unsettled::Applied { new, root, applied: Box::new(applied) })
+        Ok(Unsettled { new, root, applied })
     }
 
     fn is_cancelled(&self) -> bool {
@@ -427,15 +431,25 @@ impl<'a> Images<'a> {
     }
 }
 
+/// A layer that this process is to unpack, with so many layers below it.
+struct Missing<'a> {
+    height: usize,
+    new: NewLayer,
+    diff_id: &'a DiffId,
+    descriptor: &'a Descriptor,
+    origin: &'a Origin,
+}
+
 /// A layer whose entries are all there, before it is complete.
-enum Unsettled {
-    Ready,
-    Applied { new: NewLayer, root: Root, applied: Box<AppliedLayer> },
+struct Unsettled {
+    new: NewLayer,
+    root: Root,
+    applied: AppliedLayer,
 }
 
 impl Unsettled {
     fn settle(self, store: &Store, below: &[ChainId]) -> Result<()> {
-        let Unsettled::Applied { new, root, applied } = self else { return Ok(()) };
+        let Unsettled { new, root, applied } = self;
         let fault = || "could not complete an unpacked layer".to_owned();
         // An entry for the root is rare; without one the root of the layers below counts.
         if (applied.needs_settling() || !applied.has_root) && !below.is_empty() {
