@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rbuild_executor::{Cancel, Overlay};
 use rbuild_fs::{FileSidecar, Journal, Root};
@@ -507,16 +507,19 @@ pub(crate) fn registry_failure(
 ) -> crate::BuildError {
     let name = reference.familiar();
     let help = match error.kind() {
-        ErrorKind::NotFound if name == reference.to_string() => Some("are repository and tag right?".to_owned()),
+        ErrorKind::NotFound if name == reference.to_string() => {
+            Some("are repository and tag right?".to_owned())
+        }
         ErrorKind::NotFound => Some(format!("is the name right? `{name}` means `{reference}`")),
         ErrorKind::Network => Some(format!(
             "can this machine reach `{}`? a proxy is named by HTTPS_PROXY, a mirror by registries.conf",
             reference.domain()
         )),
-        ErrorKind::Unauthorized | ErrorKind::Denied => {
-            Some(format!("log in with `rbuild login {}` or `docker login`; a repository that does not exist also answers so", reference.domain()))
-        }
-        ErrorKind::TooManyRequests => Some("log in: the limit of accounts is higher than that of strangers; or use a mirror (registries.conf)".to_owned()),
+        ErrorKind::Unauthorized | ErrorKind::Denied => Some(format!(
+            "log in with `rbuild login {}` or `docker login`; a repository that does not exist also answers so",
+            reference.domain()
+        )),
+        ErrorKind::TooManyRequests => Some(rate_limit_help(reference.domain(), error.retry_after())),
         _ => None,
     };
     let mut failure =
@@ -524,6 +527,23 @@ pub(crate) fn registry_failure(
     // A full disk has its own remedy.
     failure.help = failure.help.or(help);
     failure.into()
+}
+
+/// What helps against a limit of requests.
+fn rate_limit_help(domain: &str, wait: Option<Duration>) -> String {
+    let (login, mirror) = match domain {
+        "docker.io" => (
+            "log in with `rbuild login`: Docker Hub counts strangers by their address, accounts by themselves".to_owned(),
+            "registries.conf, or `registry-mirrors` in Docker's daemon.json",
+        ),
+        other => (
+            format!("log in with `rbuild login {other}`: accounts may ask more often than strangers"),
+            "registries.conf",
+        ),
+    };
+    let wait =
+        wait.map(|wait| format!(", or wait {} minutes", wait.as_secs().div_ceil(60))).unwrap_or_default();
+    format!("{login}; or name a mirror ({mirror}){wait}")
 }
 
 /// Reads a whole blob of the store; for documents.

@@ -73,29 +73,17 @@ pub(crate) fn client(place: &'static Place) -> Result<Client, CliError> {
             rbuild_engine::Failure::new(rbuild_engine::FailureKind::Usage, message).caused_by(error),
         )
     };
-    let registries = match folder("CONTAINERS_REGISTRIES_CONF") {
-        Some(file) => vec![file],
-        None => {
-            let of_user = config_home().join("containers");
-            let own = of_user.join("registries.conf");
-            let main = if own.exists() { own } else { "/etc/containers/registries.conf".into() };
-            vec![main, "/etc/containers/registries.conf.d".into(), of_user.join("registries.conf.d")]
-        }
-    };
-    let mut logins = Vec::new();
-    logins.extend(folder("REGISTRY_AUTH_FILE"));
-    logins.push(docker_config());
-    logins.extend(folder("XDG_RUNTIME_DIR").map(|runtime| runtime.join("containers/auth.json")));
-    logins.push(config_home().join("containers/auth.json"));
+    let (registries, logins) = registries_and_logins().map_err(wrong_file)?;
     let any_case = |name: &str| variable(name).or_else(|| variable(&name.to_lowercase()));
     let options = ClientOptions {
-        registries: RegistriesConf::load(&registries).map_err(wrong_file)?,
-        credentials: CredentialStore::load(&logins).map_err(wrong_file)?,
+        registries,
+        credentials: logins,
         helper: Some(helper_runner(place)),
         certs_dirs: vec![
             "/etc/containers/certs.d".into(),
             "/etc/docker/certs.d".into(),
             config_home().join("containers/certs.d"),
+            config_home().join("docker/certs.d"),
         ],
         proxies: ProxyConf {
             http: any_case("HTTP_PROXY"),
@@ -105,6 +93,31 @@ pub(crate) fn client(place: &'static Place) -> Result<Client, CliError> {
         ..ClientOptions::default()
     };
     Client::new(options).map_err(fault)
+}
+
+/// Where images live and who we are there: podman's files, and what Docker's daemon is told.
+fn registries_and_logins() -> rbuild_registry::Result<(RegistriesConf, CredentialStore)> {
+    let of_user = config_home().join("containers");
+    let files = match folder("CONTAINERS_REGISTRIES_CONF") {
+        Some(file) => vec![file],
+        None => {
+            let own = of_user.join("registries.conf");
+            let main = if own.exists() { own } else { "/etc/containers/registries.conf".into() };
+            vec![main, "/etc/containers/registries.conf.d".into(), of_user.join("registries.conf.d")]
+        }
+    };
+    let mut registries = RegistriesConf::load(&files)?;
+    // The daemon of root, and the user's own (rootless Docker).
+    for file in [config_home().join("docker/daemon.json"), "/etc/docker/daemon.json".into()] {
+        registries.load_docker(&file)?;
+    }
+    let mut files = Vec::from_iter(folder("REGISTRY_AUTH_FILE"));
+    files.push(docker_config());
+    files.extend(folder("XDG_RUNTIME_DIR").map(|runtime| runtime.join("containers/auth.json")));
+    files.push(of_user.join("auth.json"));
+    let mut logins = CredentialStore::load(&files)?;
+    logins.add_helpers(registries.credential_helpers());
+    Ok((registries, logins))
 }
 
 /// Credential helpers run as the calling user, outside our user namespace.

@@ -174,7 +174,7 @@ error: could not get the image `SERVER/x:1`
   |      ^^^^^^^^^^
   |
 caused by: GET http://SERVER/v2/x/manifests/1: 429: slow down
-help: log in: the limit of accounts is higher than that of strangers; or use a mirror (registries.conf)
+help: log in with `rbuild login SERVER`: accounts may ask more often than strangers; or name a mirror (registries.conf), or wait 60 minutes
 ",
     );
 }

@@ -13,7 +13,7 @@ use crate::{Credential, Result, url};
 
 /// Largest answer of a token server, in bytes.
 const MAX_TOKEN: u64 = 1 << 20;
-/// Docker's own value; some token servers want one.
+/// Token servers want one, and note it with the token.
 const CLIENT_ID: &str = "rbuild";
 
 /// The `Authorization` values in use, one for each registry and set of scopes.
@@ -55,22 +55,31 @@ impl Slot {
         (current.authorization.clone(), current.generation)
     }
 
-    /// Gets a new value after one of `generation` was refused with `answer`; false if there is nothing (more) to try.
+    /// Gets a new value by `fetch` after one of `generation` was refused, unless another thread did so meanwhile.
     pub(crate) fn renew(
         &self,
-        http: &Http,
-        answer: &Answer,
-        login: &Login<'_>,
         generation: u64,
-    ) -> Result<bool> {
+        fetch: impl FnOnce() -> Result<Option<String>>,
+    ) -> Result<Renewal> {
         let mut current = lock(&self.current);
         if current.generation != generation {
-            return Ok(true);
+            return Ok(Renewal::ByAnother);
         }
-        let Some(authorization) = authorize(http, answer, login)? else { return Ok(false) };
+        let Some(authorization) = fetch()? else { return Ok(Renewal::Nothing) };
         *current = Current { authorization: Some(authorization), generation: generation + 1 };
-        Ok(true)
+        Ok(Renewal::Fetched)
     }
+}
+
+/// What came of a renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Renewal {
+    /// There is a new value.
+    Fetched,
+    /// Another thread had fetched one meanwhile.
+    ByAnother,
+    /// There is nothing (more) to try.
+    Nothing,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -82,12 +91,28 @@ pub(crate) struct Login<'login> {
     pub(crate) credential: Option<Credential>,
     pub(crate) scopes: &'login [String],
     pub(crate) insecure: bool,
+    /// Ask the token server for an identity token, too, to be kept instead of the password.
+    pub(crate) offline: bool,
+}
+
+/// What a login gave.
+pub(crate) struct Granted {
+    /// The `Authorization` to send.
+    pub(crate) header: String,
+    /// The identity token that was asked for, where the token server has such.
+    pub(crate) identity: Option<String>,
+}
+
+impl Granted {
+    fn header(header: String) -> Granted {
+        Granted { header, identity: None }
+    }
 }
 
 /// The `Authorization` that answers the challenges of a 401.
-pub(crate) fn authorize(http: &Http, answer: &Answer, login: &Login<'_>) -> Result<Option<String>> {
+pub(crate) fn authorize(http: &Http, answer: &Answer, login: &Login<'_>) -> Result<Option<Granted>> {
     if let Some(Credential::RegistryToken(token)) = &login.credential {
-        return Ok(Some(format!("Bearer {token}")));
+        return Ok(Some(Granted::header(format!("Bearer {token}"))));
     }
     let challenges: Vec<Challenge> = answer
         .headers
@@ -101,7 +126,9 @@ pub(crate) fn authorize(http: &Http, answer: &Answer, login: &Login<'_>) -> Resu
     }
     let basic = challenges.iter().any(|challenge| challenge.scheme == "basic");
     match &login.credential {
-        Some(Credential::Basic { username, password }) if basic => Ok(Some(basic_value(username, password))),
+        Some(Credential::Basic { username, password }) if basic => {
+            Ok(Some(Granted::header(basic_value(username, password))))
+        }
         _ => Ok(None),
     }
 }
@@ -116,10 +143,12 @@ struct TokenAnswer {
     token: String,
     #[serde(default)]
     access_token: String,
+    #[serde(default)]
+    refresh_token: Option<String>,
 }
 
 /// The token flow of the distribution project ("Token Authentication Specification", "OAuth2").
-fn bearer_token(http: &Http, answer: &Answer, challenge: &Challenge, login: &Login<'_>) -> Result<String> {
+fn bearer_token(http: &Http, answer: &Answer, challenge: &Challenge, login: &Login<'_>) -> Result<Granted> {
     let fault = |reason: &str| protocol(&answer.method, &answer.url, reason.to_owned());
     let realm = challenge.get("realm").ok_or_else(|| fault("a Bearer challenge without realm"))?;
     let realm: Uri =
@@ -142,7 +171,7 @@ fn bearer_token(http: &Http, answer: &Answer, challenge: &Challenge, login: &Log
             send_to_realm(http, login, &answer.url, Method::POST, realm.clone(), None, Some(&form))?
         }
         Some(Credential::Basic { username, password }) => {
-            let target = token_url(&realm, service, &scopes, Some(username))
+            let target = token_url(&realm, service, &scopes, Some(username), login.offline)
                 .ok_or_else(|| fault("a scope that fits no URL"))?;
             send_to_realm(
                 http,
@@ -155,8 +184,8 @@ fn bearer_token(http: &Http, answer: &Answer, challenge: &Challenge, login: &Log
             )?
         }
         _ => {
-            let target =
-                token_url(&realm, service, &scopes, None).ok_or_else(|| fault("a scope that fits no URL"))?;
+            let target = token_url(&realm, service, &scopes, None, false)
+                .ok_or_else(|| fault("a scope that fits no URL"))?;
             send_to_realm(http, login, &answer.url, Method::GET, target, None, None)?
         }
     };
@@ -169,7 +198,8 @@ fn bearer_token(http: &Http, answer: &Answer, challenge: &Challenge, login: &Log
     if token.is_empty() || !token.bytes().all(|byte| (0x21..0x7f).contains(&byte)) {
         return Err(wrong("the token server gave no usable token"));
     }
-    Ok(format!("Bearer {token}"))
+    let identity = tokens.refresh_token.filter(|token| login.offline && !token.is_empty());
+    Ok(Granted { header: format!("Bearer {token}"), identity })
 }
 
 fn send_to_realm(
@@ -191,8 +221,18 @@ fn send_to_realm(
     http.send(Call { method, url, headers, authorization, insecure, body })
 }
 
-fn token_url(realm: &Uri, service: Option<&str>, scopes: &[String], account: Option<&str>) -> Option<Uri> {
+fn token_url(
+    realm: &Uri,
+    service: Option<&str>,
+    scopes: &[String],
+    account: Option<&str>,
+    offline: bool,
+) -> Option<Uri> {
     let mut target = realm.clone();
+    if offline {
+        target = url::with_query(&target, "offline_token", "true")?;
+        target = url::with_query(&target, "client_id", CLIENT_ID)?;
+    }
     if let Some(account) = account {
         target = url::with_query(&target, "account", account)?;
     }

@@ -7,16 +7,14 @@ use std::sync::{Arc, Mutex};
 use rbuild_image::Reference;
 use ureq::http::{Method, Uri};
 
-use crate::auth::{Login, Tokens};
+use crate::auth::{Login, Renewal, Tokens, authorize};
 use crate::http::{Answer, Call, Headers, Http, Payload, protocol};
+use crate::lanes::Lanes;
 use crate::registries::Endpoint;
 use crate::{
     ClientOptions, CredentialStore, ErrorKind, HelperRunner, RegistriesConf, RegistryError, Result,
     RetryPolicy, url,
 };
-
-/// How often a 401 is answered with a new token before it counts.
-const MAX_LOGINS: usize = 2;
 
 /// A base URL, once it is found out.
 type BaseSlot = Arc<Mutex<Option<Uri>>>;
@@ -26,6 +24,11 @@ pub struct Client {
     pub(crate) http: Http,
     pub(crate) registries: RegistriesConf,
     pub(crate) retry: RetryPolicy,
+    pub(crate) lanes: Lanes,
+    /// Bytes of the first chunk that is tried.
+    pub(crate) chunk: u64,
+    /// The chunks that registries get which do not take a blob in one piece, by `host[:port]`, in bytes.
+    pub(crate) chunk_sizes: Mutex<BTreeMap<String, u64>>,
     credentials: CredentialStore,
     helper: Option<Arc<dyn HelperRunner>>,
     tokens: Tokens,
@@ -56,6 +59,7 @@ pub(crate) struct RepositoryCall<'call> {
 }
 
 /// Where within a repository.
+#[derive(Clone)]
 pub(crate) enum Target {
     Path(String),
     Url(Uri),
@@ -75,6 +79,9 @@ impl Client {
             http: Http::new(&options)?,
             registries: options.registries,
             retry: options.retry,
+            lanes: Lanes::new(options.transfers),
+            chunk: options.chunk.max(1),
+            chunk_sizes: Mutex::default(),
             credentials: options.credentials,
             helper: options.helper,
             tokens: Tokens::default(),
@@ -139,7 +146,8 @@ impl Client {
         let ours = url::origin(&target) == url::origin(&base);
         let slot = self.tokens.slot(&base.to_string(), &call.scopes);
         let insecure = endpoint.insecure || url::is_loopback(url::host_of(endpoint.reference.domain()));
-        let mut logins = 0;
+        // What this very call fetched and the registry refuses is not fetched again.
+        let mut fetched = false;
         loop {
             let (authorization, generation) = slot.authorization();
             let answer = self.http.send(Call {
@@ -152,21 +160,27 @@ impl Client {
             })?;
             // A 401 of a host that a redirect led to is not about our login.
             let asked_by_us = ours && url::origin(&answer.url) == url::origin(&base);
-            if answer.status != 401 || !asked_by_us || logins == MAX_LOGINS {
+            if answer.status != 401 || !asked_by_us || fetched {
                 return Ok(answer);
             }
-            let credential = self.login(&endpoint.reference.repository())?;
-            let login = Login { credential, scopes: &call.scopes, insecure };
-            if !slot.renew(&self.http, &answer, &login, generation)? {
-                return Ok(answer);
+            let renewal = slot.renew(generation, || {
+                // What worked until now may have run out at the helper, too.
+                let credential = self.login(&endpoint.reference.repository(), generation > 0)?;
+                let login = Login { credential, scopes: &call.scopes, insecure, offline: false };
+                Ok(authorize(&self.http, &answer, &login)?.map(|granted| granted.header))
+            })?;
+            match renewal {
+                Renewal::Nothing => return Ok(answer),
+                Renewal::Fetched => fetched = true,
+                Renewal::ByAnother => {}
             }
-            logins += 1;
         }
     }
 
-    fn login(&self, repository: &str) -> Result<Option<crate::Credential>> {
+    /// The login for a repository; `again` asks files and helpers anew.
+    fn login(&self, repository: &str, again: bool) -> Result<Option<crate::Credential>> {
         let mut logins = self.logins.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(known) = logins.get(repository) {
+        if let Some(known) = logins.get(repository).filter(|_| !again) {
             return Ok(known.clone());
         }
         let found = self.credentials.lookup(repository, self.helper.as_deref())?;

@@ -13,6 +13,9 @@ use crate::{RegistryError, Result};
 /// The name under which Docker stores its Hub's login.
 pub(crate) const HUB_KEY: &str = "https://index.docker.io/v1/";
 
+/// Among the helpers of registries.conf: the files.
+const FILES: &str = "containers-auth.json";
+
 /// A login.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credential {
@@ -125,6 +128,20 @@ impl CredentialStore {
         let default_helper = document.default_helper.filter(|name| !name.is_empty());
         self.files.push(AuthFile { auths, helpers, default_helper });
         Ok(())
+    }
+
+    /// Adds the helpers that registries.conf names for all registries (`credential-helpers`): those before the word for the files
+    /// (`containers-auth.json`) are asked before the files, the others after them.
+    pub fn add_helpers(&mut self, names: &[String]) {
+        let of_helper = |name: &String| AuthFile {
+            auths: BTreeMap::new(),
+            helpers: BTreeMap::new(),
+            default_helper: Some(name.clone()),
+        };
+        let split = names.iter().position(|name| name == FILES).unwrap_or(names.len());
+        let (before, after) = names.split_at(split);
+        self.files.splice(0..0, before.iter().map(of_helper));
+        self.files.extend(after.iter().filter(|name| *name != FILES).map(of_helper));
     }
 
     /// Sets the login of a registry (`host[:port]`) or of a part of it (`host/namespace`); it comes before the files'.
@@ -256,6 +273,9 @@ mod tests {
                 ("docker-credential-ecr-login", b"ecr.aws") => {
                     answer(true, r#"{"ServerURL":"","Username":"AWS","Secret":"s"}"#)
                 }
+                ("docker-credential-ecr-login", _) => {
+                    answer(false, "credentials not found in native keychain")
+                }
                 ("docker-credential-acr", _) => answer(true, r#"{"Username":"<token>","Secret":"refresh"}"#),
                 ("docker-credential-store", b"https://index.docker.io/v1/") => {
                     answer(true, r#"{"Username":"hub","Secret":"p"}"#)
@@ -322,6 +342,22 @@ mod tests {
         let error = store.lookup("b.io/x", Some(&Fake)).unwrap_err().to_string();
         assert_eq!(error, "could not get credentials for `b.io` from `docker-credential-broken`: no D-Bus");
         assert_eq!(store.lookup("ecr.aws/x", None).unwrap(), None);
+    }
+
+    #[test]
+    fn helpers_of_registries_conf_stand_around_the_files() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let file = r#"{"auths":{"ecr.aws":{"auth":"ZmlsZTpw"}}}"#;
+        let mut before = store(file);
+        before.add_helpers(&names(&["ecr-login", "containers-auth.json", "store"]));
+        assert_eq!(user(&before, "ecr.aws/x"), "AWS:s");
+        assert_eq!(user(&before, "docker.io/library/x"), "hub:p");
+        let mut after = store(file);
+        after.add_helpers(&names(&["containers-auth.json", "store"]));
+        assert_eq!(
+            (user(&after, "ecr.aws/x"), user(&after, "docker.io/library/x")),
+            ("file:p".into(), "hub:p".into())
+        );
     }
 
     #[test]

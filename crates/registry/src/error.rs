@@ -102,6 +102,14 @@ pub enum RegistryError {
         /// The blocked prefix.
         prefix: String,
     },
+    /// registries.conf wants full names where a short one could mean several images.
+    #[error("the short name `{name}` could mean {}, and registries.conf forbids to guess (short-name-mode)", .candidates.join(" or "))]
+    ShortName {
+        /// As it was written.
+        name: String,
+        /// What it could mean.
+        candidates: Vec<String>,
+    },
     /// None of a location's mirrors nor itself could serve.
     #[error("could not get `{reference}` from its registry; before that from {}", .mirrors.join("; "))]
     Endpoints {
@@ -186,7 +194,7 @@ impl RegistryError {
             RegistryError::Network { .. } => ErrorKind::Network,
             RegistryError::Protocol { .. } => ErrorKind::Protocol,
             RegistryError::Content { source, .. } | RegistryError::Image(source) => image_kind(source),
-            RegistryError::Blocked { .. } => ErrorKind::Refused,
+            RegistryError::Blocked { .. } | RegistryError::ShortName { .. } => ErrorKind::Refused,
             RegistryError::Endpoints { source, .. } => source.kind(),
             RegistryError::Local { .. } => ErrorKind::Local,
             RegistryError::Configuration { .. }
@@ -216,9 +224,11 @@ impl RegistryError {
         }
     }
 
-    pub(crate) fn retry_after(&self) -> Option<Duration> {
+    /// How long the server wants to be left alone, if it says.
+    pub fn retry_after(&self) -> Option<Duration> {
         match self {
             RegistryError::Status { retry_after, .. } => *retry_after,
+            RegistryError::Endpoints { source, .. } => source.retry_after(),
             _ => None,
         }
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use serde::Deserialize;
 use ureq::http::{self, HeaderMap, Method, Uri};
@@ -15,6 +16,10 @@ use crate::tls::Trust;
 use crate::{RegistryError, Result, url};
 
 const MAX_REDIRECTS: u32 = 10;
+/// From this many bytes on, a body is sent only when the server has looked at the request (RFC 9110, 10.1.1): a 401 or 413 costs nothing then.
+const WORTH_ASKING: u64 = 1 << 20;
+/// A registry checks and moves what it was sent before it answers; it may take this many times as long as without a body.
+const PATIENCE_AFTER_UPLOAD: u32 = 5;
 /// How much of an error's body is read, in bytes.
 const MAX_ERROR_BODY: u64 = 64 << 10;
 
@@ -118,8 +123,13 @@ impl Http {
             Payload::None => agent.run(request.body(()).map_err(invalid)?),
             Payload::Bytes(bytes) => agent.run(request.body(bytes).map_err(invalid)?),
             Payload::Stream(mut reader, length) => {
-                let request = request.header("Content-Length", length.to_string());
-                agent.run(request.body(SendBody::from_reader(&mut reader)).map_err(invalid)?)
+                let mut request = request.header("Content-Length", length.to_string());
+                if length >= WORTH_ASKING {
+                    request = request.header("Expect", "100-continue");
+                }
+                let request = request.body(SendBody::from_reader(&mut reader)).map_err(invalid)?;
+                let patience = self.retry.stall_timeout * PATIENCE_AFTER_UPLOAD;
+                agent.run(agent.configure_request(request).timeout_per_read(Some(patience)).build())
             }
         };
         let response = response.map_err(|error| network(&call.method, &call.url, error))?;
@@ -197,21 +207,67 @@ impl Answer {
         let (status, method, url) = (self.status, self.method.to_string(), url::redacted(&self.url));
         let now =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let limit = RateLimit::of(&self).filter(|_| status == 429);
         let asked =
             self.header("retry-after").and_then(|value| crate::retry::retry_after(value, now.cast_signed()));
+        let asked = asked.or(limit.as_ref().and_then(RateLimit::over_after));
         let in_words = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
         let mut body = Vec::new();
         // The error is the news; that its text can't be read is none.
         let _ = self.body.into_reader().take(MAX_ERROR_BODY).read_to_end(&mut body);
         let (code, said) = explain(&body);
-        let message =
+        let mut message =
             said.or(in_words.map(str::to_lowercase)).unwrap_or_else(|| "no reason given".to_owned());
+        if let Some(limit) = limit {
+            message.push_str(&format!(" ({limit})"));
+        }
         RegistryError::Status { method, url, status, message, code, retry_after: asked, attempts: 1 }
     }
 
     /// The answer itself if its status is one of `expected`.
     pub(crate) fn expect(self, expected: &[u16]) -> Result<Answer> {
         if expected.contains(&self.status) { Ok(self) } else { Err(self.into_error()) }
+    }
+}
+
+/// A count of pulls as Docker Hub keeps it: `ratelimit-limit: 100;w=21600` and `ratelimit-remaining: 0;w=21600`.
+struct RateLimit {
+    limit: u64,
+    remaining: u64,
+    window: Duration,
+}
+
+impl RateLimit {
+    fn of(answer: &Answer) -> Option<RateLimit> {
+        let (limit, window) = answer.header("ratelimit-limit")?.split_once(";w=")?;
+        let remaining = answer.header("ratelimit-remaining")?.split(';').next()?;
+        let window = Duration::from_secs(window.trim().parse().ok()?);
+        Some(RateLimit {
+            limit: limit.trim().parse().ok()?,
+            remaining: remaining.trim().parse().ok()?,
+            window,
+        })
+    }
+
+    /// When there may be pulls again, if there are none left.
+    fn over_after(&self) -> Option<Duration> {
+        (self.remaining == 0).then_some(self.window)
+    }
+}
+
+impl fmt::Display for RateLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RateLimit { limit, remaining, window } = self;
+        write!(f, "{remaining} of {limit} pulls in {} are left", in_words(*window))
+    }
+}
+
+/// A time of minutes or hours.
+fn in_words(time: Duration) -> String {
+    match time.as_secs() {
+        3600 => "an hour".to_owned(),
+        seconds if seconds % 3600 == 0 => format!("{} hours", seconds / 3600),
+        seconds => format!("{} minutes", seconds.div_ceil(60)),
     }
 }
 

@@ -14,13 +14,16 @@ mod credentials;
 mod error;
 mod fetch;
 mod http;
+mod lanes;
 mod login;
 mod manifest;
 mod options;
+mod pace;
 mod pull;
 mod push;
 mod registries;
 mod retry;
+mod tags;
 mod tls;
 mod url;
 

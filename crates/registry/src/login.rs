@@ -18,6 +18,9 @@ use crate::http::{Answer, Call, Payload, protocol};
 use crate::registries::Endpoint;
 use crate::{Client, Credential, HelperRunner, RegistryError, Result, url};
 
+/// The user's name beside an identity token, in the protocol of credential helpers.
+const IDENTITY_USER: &str = "<token>";
+
 /// Where a login is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoginPlace {
@@ -34,11 +37,11 @@ pub fn registry_name(text: &str) -> String {
 
 impl Client {
     /// Asks the registry at `registry` (`host[:port]`, perhaps with a namespace) whether it takes the credential, through a token
-    /// server where it names one.
+    /// server where it names one. Returns what is to be kept: an identity token where the token server gave one for the password.
     ///
     /// # Errors
     /// Of kind [`crate::ErrorKind::Unauthorized`] where the registry refuses it.
-    pub fn check_login(&self, registry: &str, credential: &Credential) -> Result<()> {
+    pub fn check_login(&self, registry: &str, credential: &Credential) -> Result<Credential> {
         let domain = registry.split('/').next().unwrap_or(registry);
         let reference = Reference::parse("login")?.with_repository(&format!("{domain}/login"))?;
         let insecure = self.registries.push_endpoint(&reference)?.insecure;
@@ -50,15 +53,14 @@ impl Client {
         self.retry.run(|| {
             let answer = self.ask_version(&target, insecure, None)?;
             if answer.status != 401 {
-                return answer.expect(&[200]).map(drop);
+                return answer.expect(&[200]).map(|_| credential.clone());
             }
-            let login = Login { credential: Some(credential.clone()), scopes: &[], insecure };
-            match authorize(&self.http, &answer, &login)? {
-                Some(authorization) => {
-                    self.ask_version(&target, insecure, Some(authorization))?.expect(&[200]).map(drop)
-                }
-                None => Err(answer.into_error()),
-            }
+            let login = Login { credential: Some(credential.clone()), scopes: &[], insecure, offline: true };
+            let Some(granted) = authorize(&self.http, &answer, &login)? else {
+                return Err(answer.into_error());
+            };
+            self.ask_version(&target, insecure, Some(granted.header))?.expect(&[200])?;
+            Ok(granted.identity.map_or_else(|| credential.clone(), Credential::IdentityToken))
         })
     }
 
@@ -152,7 +154,10 @@ fn for_file(credential: &Credential) -> Value {
         Credential::Basic { username, password } => {
             json!({ "auth": STANDARD.encode(format!("{username}:{password}")) })
         }
-        Credential::IdentityToken(token) => json!({ "identitytoken": token }),
+        // Other tools pass over an entry without `auth`; the user's name in it says nothing.
+        Credential::IdentityToken(token) => {
+            json!({ "auth": STANDARD.encode(format!("{IDENTITY_USER}:")), "identitytoken": token })
+        }
         Credential::RegistryToken(token) => json!({ "registrytoken": token }),
     }
 }
@@ -160,7 +165,7 @@ fn for_file(credential: &Credential) -> Value {
 fn for_helper(key: &str, credential: &Credential) -> Vec<u8> {
     let (username, secret) = match credential {
         Credential::Basic { username, password } => (username.as_str(), password),
-        Credential::IdentityToken(token) | Credential::RegistryToken(token) => ("<token>", token),
+        Credential::IdentityToken(token) | Credential::RegistryToken(token) => (IDENTITY_USER, token),
     };
     json!({ "ServerURL": key, "Username": username, "Secret": secret }).to_string().into_bytes()
 }

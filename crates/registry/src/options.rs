@@ -25,6 +25,10 @@ pub struct ClientOptions {
     pub proxies: ProxyConf,
     /// How often and how patiently requests are made again.
     pub retry: RetryPolicy,
+    /// Blobs that come from one registry at a time, and as many that go there.
+    pub transfers: usize,
+    /// Bytes of a chunk, for registries that do not take a blob in one piece; less where that is too much, more where they want it.
+    pub chunk: u64,
     /// The `User-Agent` header.
     pub user_agent: String,
 }
@@ -39,6 +43,8 @@ impl Default for ClientOptions {
             certs_dirs: Vec::new(),
             proxies: ProxyConf::default(),
             retry: RetryPolicy::default(),
+            transfers: 6,
+            chunk: 8 << 20,
             user_agent: concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }
@@ -114,6 +120,8 @@ pub struct RetryPolicy {
     pub connect_timeout: Duration,
     /// Time in which at least some bytes must arrive or leave.
     pub stall_timeout: Duration,
+    /// A transfer that moves fewer bytes than this within `stall_timeout` has stalled, too.
+    pub least_bytes: u64,
 }
 
 impl Default for RetryPolicy {
@@ -125,6 +133,7 @@ impl Default for RetryPolicy {
             longest_retry_after: Duration::from_secs(120),
             connect_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(60),
+            least_bytes: 64 << 10,
         }
     }
 }

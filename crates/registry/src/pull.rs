@@ -2,12 +2,15 @@
 
 use std::io::{self, Read};
 use std::thread;
+use std::time::Instant;
 
 use rbuild_image::{Descriptor, Digest, Digester, ImageError, Reference};
 use ureq::http::{Method, Uri};
 
 use crate::client::RepositoryCall;
 use crate::http::{Answer, Call, Payload, broken_body};
+use crate::lanes::Way;
+use crate::pace::Pace;
 use crate::registries::Endpoint;
 use crate::{Client, ErrorKind, RegistryError, Result, url};
 
@@ -65,6 +68,7 @@ impl Client {
         sink: &mut dyn BlobSink,
         progress: &dyn Fn(u64),
     ) -> Result<()> {
+        let _lane = self.lanes.enter(reference.domain(), Way::In);
         let mut transfer = Transfer::new(descriptor, sink, progress)?;
         let result = self
             .first_endpoint(reference, |endpoint| self.blob_from(Source::Registry(endpoint), &mut transfer));
@@ -139,7 +143,7 @@ impl Client {
             let actual = transfer.sink.len() + length;
             return Err(RegistryError::Content { url: shown, source: transfer.wrong_size(actual) });
         }
-        transfer.receive(answer)?;
+        transfer.receive(answer, Pace::new(&self.retry))?;
         transfer.check(&shown)
     }
 
@@ -223,7 +227,7 @@ impl<'transfer> Transfer<'transfer> {
         Ok(())
     }
 
-    fn receive(&mut self, answer: Answer) -> Result<()> {
+    fn receive(&mut self, answer: Answer, mut pace: Pace) -> Result<()> {
         let (method, url) = (answer.method, answer.url);
         let mut reader = answer.body.into_reader();
         let mut buffer = vec![0; BUFFER];
@@ -245,6 +249,7 @@ impl<'transfer> Transfer<'transfer> {
             }
             self.sink.write(&buffer[..count]).map_err(local)?;
             (self.progress)(total);
+            pace.moved(count as u64, Instant::now()).map_err(|error| broken_body(&method, &url, &error))?;
         }
         if self.sink.len() < self.descriptor.size {
             // A chunked answer that ends early looks like a whole one.

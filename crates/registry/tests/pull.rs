@@ -136,6 +136,20 @@ fn a_server_that_falls_silent_is_left() {
 }
 
 #[test]
+fn a_server_that_trickles_is_left() {
+    let (registry, descriptor, bytes) = with_blob();
+    registry.fault(Fault::once("GET", "/blobs/", Effect::Drip(Duration::from_millis(5))));
+    let mut options = options();
+    options.retry.stall_timeout = Duration::from_millis(300);
+    options.retry.least_bytes = 100_000;
+    let mut sink = Sink::default();
+    pull(&Client::new(options).unwrap(), &registry, &descriptor, &mut sink).unwrap();
+    // What trickled in was kept.
+    assert!(sink.bytes == bytes && sink.restarts == 0);
+    assert_eq!(registry.count("GET", "/blobs/"), 2);
+}
+
+#[test]
 fn an_earlier_transfer_is_taken_up_only_if_it_can_be_checked() {
     let (registry, descriptor, bytes) = with_blob();
     let half = bytes[..SIZE / 2].to_vec();

@@ -19,7 +19,7 @@ pub(crate) fn login(args: &LoginArgs, place: &'static Place) -> Result<(), CliEr
     let registry = registry_name(args.registry.as_deref().unwrap_or(DOCKER_HUB));
     let credential = ask(args, &registry)?;
     let client = surroundings::client(place)?;
-    client.check_login(&registry, &credential).map_err(|error| {
+    let credential = client.check_login(&registry, &credential).map_err(|error| {
         let refused = matches!(error.kind(), ErrorKind::Unauthorized | ErrorKind::Denied);
         let failure =
             Failure::new(FailureKind::Registry, format!("could not log in to `{registry}`")).caused_by(error);

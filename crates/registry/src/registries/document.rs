@@ -16,7 +16,20 @@ pub(crate) enum PullFrom {
     TagOnly,
 }
 
-/// Keys that mean nothing to us (`credential-helpers`, `short-name-mode`) are passed over, as containers' tools do.
+/// What a short name means where several registries are searched and no alias says it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum ShortNameMode {
+    /// The first registry that has it.
+    #[default]
+    Permissive,
+    /// The same.
+    Disabled,
+    /// It is refused: whoever can put an image into one of the registries could stand in for another's.
+    Enforcing,
+}
+
+/// Keys that mean nothing to us (`additional-layer-store-auth-helper`) are passed over, as containers' tools do.
 #[derive(Deserialize)]
 pub(super) struct Document {
     #[serde(default)]
@@ -25,6 +38,10 @@ pub(super) struct Document {
     pub(super) aliases: BTreeMap<String, String>,
     #[serde(rename = "unqualified-search-registries")]
     pub(super) search: Option<Vec<String>>,
+    #[serde(rename = "short-name-mode")]
+    pub(super) short_names: Option<ShortNameMode>,
+    #[serde(rename = "credential-helpers")]
+    pub(super) helpers: Option<Vec<String>>,
     /// Only version 1 has this table.
     registries: Option<toml::Table>,
 }

@@ -1,5 +1,6 @@
-//! `registries.conf`, version 2 (containers-registries.conf(5)): where an image is looked for.
+//! `registries.conf`, version 2 (containers-registries.conf(5)), and what Docker's daemon.json says of it: where an image is looked for.
 
+mod docker;
 mod document;
 
 use std::collections::BTreeMap;
@@ -9,8 +10,10 @@ use std::{fs, io};
 use rbuild_image::Reference;
 
 use crate::{RegistryError, Result};
+use docker::InsecureRegistry;
 use document::Document;
 pub(crate) use document::PullFrom;
+use document::ShortNameMode;
 
 /// Where images live: registries with their mirrors, short names.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +21,12 @@ pub struct RegistriesConf {
     registries: Vec<Registry>,
     aliases: BTreeMap<String, String>,
     search: Vec<String>,
+    short_names: ShortNameMode,
+    helpers: Vec<String>,
+    /// Docker's mirrors of its Hub.
+    hub_mirrors: Vec<Mirror>,
+    /// Docker's list of registries whose certificates are not checked.
+    insecure: Vec<InsecureRegistry>,
 }
 
 /// One `[[registry]]` table.
@@ -90,7 +99,17 @@ impl RegistriesConf {
         if let Some(search) = document.search {
             self.search = search;
         }
+        self.short_names = document.short_names.unwrap_or(self.short_names);
+        if let Some(helpers) = document.helpers {
+            self.helpers = helpers;
+        }
         Ok(())
+    }
+
+    /// Programs (`docker-credential-NAME`) that keep logins for every registry, in the order to ask; `containers-auth.json` among them
+    /// stands for the files.
+    pub fn credential_helpers(&self) -> &[String] {
+        &self.helpers
     }
 
     /// What a name written without a registry may mean, in the order to try; a full name means itself. Without aliases and
@@ -108,27 +127,30 @@ impl RegistriesConf {
             return Ok(vec![Reference::parse(text)?]);
         }
         let found = self.search.iter().map(|registry| Reference::parse(&format!("{registry}/{text}")));
-        found.collect::<Result<_, _>>().map_err(RegistryError::from)
+        let found: Vec<Reference> = found.collect::<Result<_, _>>()?;
+        if self.short_names == ShortNameMode::Enforcing && found.len() > 1 {
+            let (name, candidates) = (text.to_owned(), found.iter().map(Reference::to_string).collect());
+            return Err(RegistryError::ShortName { name, candidates });
+        }
+        Ok(found)
     }
 
     /// Where to pull `reference` from: its mirrors in order, then the registry itself.
     pub fn resolve(&self, reference: &Reference) -> Result<Vec<Endpoint>> {
-        let Some((registry, matched)) = self.find(reference) else {
-            return Ok(vec![Endpoint { reference: reference.clone(), insecure: false, mirror: false }]);
+        let by_itself = Endpoint { reference: reference.clone(), insecure: false, mirror: false };
+        let mut endpoints = match self.find(reference) {
+            Some((registry, matched)) => registry.endpoints(reference, matched)?,
+            None => vec![by_itself],
         };
-        if registry.blocked {
-            let (reference, prefix) = (reference.to_string(), registry.prefix.clone());
-            return Err(RegistryError::Blocked { reference, prefix });
+        if reference.domain() == "docker.io" {
+            let own = endpoints.len().saturating_sub(1);
+            for mirror in self.hub_mirrors.iter().rev() {
+                endpoints.insert(own, mirror.endpoint(reference, &format!("/{}", reference.path()))?);
+            }
         }
-        let name = reference.repository();
-        let rest = &name[matched..];
-        let by_digest = reference.digest().is_some();
-        let mut endpoints = Vec::new();
-        for mirror in registry.mirrors.iter().filter(|mirror| registry.allows(mirror, by_digest)) {
-            let reference = relocated(reference, &mirror.location, rest)?;
-            endpoints.push(Endpoint { reference, insecure: mirror.insecure, mirror: true });
+        for endpoint in &mut endpoints {
+            endpoint.insecure |= self.insecure.iter().any(|known| known.covers(endpoint.reference.domain()));
         }
-        endpoints.push(registry.own_endpoint(reference, rest)?);
         Ok(endpoints)
     }
 
@@ -149,7 +171,30 @@ impl RegistriesConf {
     }
 }
 
+impl Mirror {
+    fn endpoint(&self, reference: &Reference, rest: &str) -> Result<Endpoint> {
+        let reference = relocated(reference, &self.location, rest)?;
+        Ok(Endpoint { reference, insecure: self.insecure, mirror: true })
+    }
+}
+
 impl Registry {
+    /// Its mirrors, then itself, for a reference of whose name it covers `matched` bytes.
+    fn endpoints(&self, reference: &Reference, matched: usize) -> Result<Vec<Endpoint>> {
+        if self.blocked {
+            let (reference, prefix) = (reference.to_string(), self.prefix.clone());
+            return Err(RegistryError::Blocked { reference, prefix });
+        }
+        let name = reference.repository();
+        let rest = &name[matched..];
+        let by_digest = reference.digest().is_some();
+        let mirrors = self.mirrors.iter().filter(|mirror| self.allows(mirror, by_digest));
+        let mut endpoints: Vec<Endpoint> =
+            mirrors.map(|mirror| mirror.endpoint(reference, rest)).collect::<Result<_>>()?;
+        endpoints.push(self.own_endpoint(reference, rest)?);
+        Ok(endpoints)
+    }
+
     fn matches(&self, name: &str, full: &str, domain: &str) -> Option<usize> {
         if let Some(suffix) = self.prefix.strip_prefix('*') {
             let host = crate::url::host_of(domain);
@@ -323,6 +368,31 @@ location = "m.example"
     }
 
     #[test]
+    fn short_names_that_could_mean_several_images_are_refused_where_that_is_wanted() {
+        let search = "unqualified-search-registries = [\"docker.io\", \"quay.io\"]\n";
+        let aliases = "[aliases]\n\"fedora\" = \"r.io/fedora\"\n";
+        for (mode, allowed) in [("enforcing", false), ("permissive", true), ("disabled", true)] {
+            let conf = conf(&format!("{search}short-name-mode = \"{mode}\"\n{aliases}"));
+            assert_eq!(conf.candidates("node:1").is_ok(), allowed, "{mode}");
+            assert!(conf.candidates("fedora").is_ok() && conf.candidates("r.io/node").is_ok());
+        }
+        let enforcing = conf(&format!("{search}short-name-mode = \"enforcing\"\n"));
+        let error = enforcing.candidates("node:1").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the short name `node:1` could mean docker.io/library/node:1 or quay.io/node:1, and registries.conf forbids to guess (short-name-mode)"
+        );
+        let one = conf("unqualified-search-registries = [\"quay.io\"]\nshort-name-mode = \"enforcing\"\n");
+        assert_eq!(one.candidates("node").unwrap()[0].to_string(), "quay.io/node:latest");
+    }
+
+    #[test]
+    fn credential_helpers_are_named() {
+        let conf = conf("credential-helpers = [\"containers-auth.json\", \"pass\"]\n");
+        assert_eq!(conf.credential_helpers(), ["containers-auth.json", "pass"]);
+    }
+
+    #[test]
     fn drop_ins_override_by_prefix_and_are_sorted() {
         let folder = tempfile::tempdir().unwrap();
         let drop_in = folder.path().join("registries.conf.d");
@@ -348,6 +418,7 @@ location = "m.example"
                 "[[registry]]\nlocation = \"r.io\"\n[[registry.mirror]]\nlocation = \"m\"\npull-from-mirror = \"x\"\n",
                 "line 5: unknown variant `x`, expected one of `all`",
             ),
+            ("short-name-mode = \"x\"\n", "line 1: unknown variant `x`"),
             ("[[registry]\n", "line 1"),
             ("unqualified-search-registries = \"docker.io\"\n", "line 1"),
         ] {

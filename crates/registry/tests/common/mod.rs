@@ -15,6 +15,7 @@ pub(crate) fn options() -> ClientOptions {
         longest_retry_after: Duration::from_secs(2),
         connect_timeout: Duration::from_secs(5),
         stall_timeout: Duration::from_secs(20),
+        least_bytes: 1,
     };
     ClientOptions { retry, ..ClientOptions::default() }
 }

@@ -35,6 +35,10 @@ pub enum Effect {
     Cut(usize),
     /// As [`Effect::Cut`], but instead of closing nothing comes for a while.
     Stall(usize, Duration),
+    /// The right answer, its body a byte at a time with this pause after each.
+    Drip(Duration),
+    /// The first bytes of the request's body are read; then the connection is closed.
+    CutRequest(usize),
     /// The body's last byte is another.
     Altered,
     /// More (or less) bytes than there should be, with a Content-Length that says so.

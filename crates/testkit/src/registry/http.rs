@@ -18,6 +18,8 @@ pub struct Logged {
     pub target: String,
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
+    /// Bytes of its body that were received.
+    pub received: usize,
     /// The status it was answered with; 0 where the connection was closed instead.
     pub status: u16,
 }
@@ -34,6 +36,8 @@ pub(super) struct Request {
     pub(super) target: String,
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: Vec<u8>,
+    /// It came to the registry's other host.
+    pub(super) elsewhere: bool,
 }
 
 impl Request {
@@ -47,6 +51,15 @@ impl Request {
 
     pub(super) fn query(&self) -> &str {
         self.target.split_once('?').map_or("", |(_, query)| query)
+    }
+
+    /// What the header says of the body's length; none of a chunked one.
+    pub(super) fn announced(&self) -> Option<usize> {
+        self.header("content-length")?.parse().ok()
+    }
+
+    fn waits_for_a_word(&self) -> bool {
+        self.header("expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue"))
     }
 }
 
@@ -65,7 +78,10 @@ impl Response {
     }
 
     pub(super) fn error(status: u16, code: &str, message: &str) -> Response {
-        let body = format!(r#"{{"errors":[{{"code":"{code}","message":"{message}"}}]}}"#);
+        Response::json(status, &format!(r#"{{"errors":[{{"code":"{code}","message":"{message}"}}]}}"#))
+    }
+
+    pub(super) fn json(status: u16, body: &str) -> Response {
         Response::new(status).with("Content-Type", "application/json").body(body.as_bytes())
     }
 
@@ -81,19 +97,19 @@ impl Response {
     }
 }
 
-/// Serves one connection until it is closed.
-pub(super) fn serve(shared: &Shared, stream: &TcpStream) {
+/// Serves one connection until it is closed. `elsewhere`: at the registry's other host.
+pub(super) fn serve(shared: &Shared, stream: &TcpStream, elsewhere: bool) {
     let mut reader = BufReader::new(stream);
     // A client that goes away ends its connection; that is no failure of the test.
-    while let Ok(Some(request)) = read_request(&mut reader) {
-        if !matches!(answer(shared, stream, request), Ok(true)) {
+    while let Ok(Some(request)) = read_head(&mut reader, elsewhere) {
+        if !matches!(answer(shared, &mut reader, request), Ok(true)) {
             break;
         }
     }
     let _ = stream.shutdown(Shutdown::Both);
 }
 
-fn read_request(reader: &mut BufReader<&TcpStream>) -> io::Result<Option<Request>> {
+fn read_head(reader: &mut BufReader<&TcpStream>, elsewhere: bool) -> io::Result<Option<Request>> {
     let first = read_line(reader)?;
     let mut words = first.split(' ');
     let (Some(method), Some(target), Some("HTTP/1.1")) = (words.next(), words.next(), words.next()) else {
@@ -106,17 +122,19 @@ fn read_request(reader: &mut BufReader<&TcpStream>) -> io::Result<Option<Request
         let Some((name, value)) = line.split_once(':') else { break };
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    let mut request = Request { method, target, headers, body: Vec::new() };
-    request.body = match request.header("transfer-encoding") {
-        Some("chunked") => read_chunks(reader)?,
-        _ => {
-            let length = request.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
-            let mut body = vec![0; length];
-            reader.read_exact(&mut body)?;
-            body
-        }
-    };
-    Ok(Some(request))
+    Ok(Some(Request { method, target, headers, body: Vec::new(), elsewhere }))
+}
+
+fn read_body(reader: &mut BufReader<&TcpStream>, request: &Request) -> io::Result<Vec<u8>> {
+    if request.waits_for_a_word() {
+        reader.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+    }
+    if request.header("transfer-encoding") == Some("chunked") {
+        return read_chunks(reader);
+    }
+    let mut body = vec![0; request.announced().unwrap_or(0)];
+    reader.read_exact(&mut body)?;
+    Ok(body)
 }
 
 fn read_chunks(reader: &mut BufReader<&TcpStream>) -> io::Result<Vec<u8>> {
@@ -144,30 +162,52 @@ fn read_line(reader: &mut BufReader<&TcpStream>) -> io::Result<String> {
 }
 
 /// Answers a request; true if the connection goes on.
-fn answer(shared: &Shared, stream: &TcpStream, request: Request) -> io::Result<bool> {
+fn answer(shared: &Shared, reader: &mut BufReader<&TcpStream>, mut request: Request) -> io::Result<bool> {
     let effect = take_fault(shared, &request);
-    let response = match &effect {
+    if let Some(Effect::CutRequest(count)) = &effect {
+        let mut part = Vec::new();
+        reader.take(*count as u64).read_to_end(&mut part)?;
+        log(shared, request, part.len(), 0);
+        return Ok(false);
+    }
+    let early = early_answer(shared, &request, effect.as_ref());
+    let unread = request.waits_for_a_word() && early.is_some();
+    if !unread {
+        request.body = read_body(reader, &request)?;
+    }
+    if matches!(effect, Some(Effect::IgnoreRange)) {
+        request.headers.retain(|(name, _)| name != "range");
+    }
+    let response = match (&effect, early) {
+        (Some(Effect::Close), _) => None,
+        (_, Some(early)) => Some(early),
+        _ => Some(handler::handle(shared, &request)),
+    };
+    let is_head = request.method == "HEAD";
+    let received = request.body.len();
+    log(shared, request, received, response.as_ref().map_or(0, |response| response.status));
+    let Some(response) = response else { return Ok(false) };
+    // Whoever was refused before the body was read may send it all the same.
+    let response = if unread { response.with("Connection", "close") } else { response };
+    let goes_on = send(reader.get_ref(), disturb(response, effect.as_ref()), effect.as_ref(), is_head)?;
+    Ok(goes_on && !unread)
+}
+
+/// What is answered without a look at the body.
+fn early_answer(shared: &Shared, request: &Request, effect: Option<&Effect>) -> Option<Response> {
+    match effect {
         Some(Effect::Status(status, headers, body)) => {
             let plain = Response::new(*status).body(body.as_bytes());
             Some(headers.iter().fold(plain, |response, (name, value)| response.with(name, value)))
         }
         Some(Effect::Redirect(url)) => Some(Response::new(307).with("Location", url)),
-        Some(Effect::Close) => None,
-        Some(Effect::IgnoreRange) => {
-            let headers = request.headers.iter().filter(|(name, _)| name != "range").cloned().collect();
-            let (method, target) = (request.method.clone(), request.target.clone());
-            Some(handler::handle(shared, &Request { method, target, headers, body: Vec::new() }))
-        }
-        _ => Some(handler::handle(shared, &request)),
-    };
-    let status = response.as_ref().map_or(0, |response| response.status);
-    let is_head = request.method == "HEAD";
-    let (method, target, headers) = (request.method, request.target, request.headers);
-    shared.state().log.push(Logged { method, target, headers, status });
-    match response {
-        Some(response) => send(stream, disturb(response, effect.as_ref()), effect.as_ref(), is_head),
-        None => Ok(false),
+        _ => handler::refusal(shared, request),
     }
+}
+
+fn log(shared: &Shared, request: Request, received: usize, status: u16) {
+    let (method, target, headers) = (request.method, request.target, request.headers);
+    shared.state().log.push(Logged { method, target, headers, received, status });
 }
 
 fn take_fault(shared: &Shared, request: &Request) -> Option<Effect> {
@@ -228,6 +268,13 @@ fn send(
             stream.write_all(&body[..body.len().min(*count)])?;
             thread::sleep(Duration::min(*time, Duration::from_secs(60)));
             Ok(false)
+        }
+        Some(Effect::Drip(pause)) => {
+            for byte in body {
+                stream.write_all(&[*byte])?;
+                thread::sleep(*pause);
+            }
+            Ok(true)
         }
         _ => {
             stream.write_all(body)?;

@@ -18,7 +18,7 @@ pub enum Login {
     Token {
         /// User name and password; none gives tokens to everyone.
         user: Option<(String, String)>,
-        /// The refresh token that the OAuth form must carry.
+        /// The refresh token that the OAuth form must carry; who asks for an offline token with the right password gets it.
         refresh: Option<String>,
         /// Tokens allow these actions only, whatever is asked (`pull`).
         only: Option<String>,
@@ -37,24 +37,30 @@ pub(super) fn check(
     scopes: &[String],
 ) -> Option<Response> {
     let given = request.header("authorization").unwrap_or_default();
+    let dialect = &state.dialect;
     let challenge = match &state.login {
         Login::Open => return None,
         Login::Basic(user, password) if given == basic(user, password) => return None,
-        Login::Basic(..) => "Basic realm=\"test\"".to_owned(),
+        Login::Basic(..) => dialect.basic.to_owned(),
         Login::Token { .. } => {
             let token = given.strip_prefix("Bearer ").unwrap_or_default();
             let allowed = state.tokens.get(token);
             if allowed.is_some_and(|allowed| scopes.iter().all(|scope| covers(allowed, scope))) {
                 return None;
             }
-            let scope = scopes.join(" ");
-            format!(
-                "Bearer realm=\"http://{}/token\",service=\"test-registry\",scope=\"{scope}\"",
-                shared.address
-            )
+            let host = if dialect.realm_elsewhere { shared.elsewhere } else { shared.address };
+            let mut challenge =
+                format!("Bearer realm=\"http://{host}{}\",service=\"{}\"", dialect.realm, dialect.service);
+            if dialect.names_scope && !scopes.is_empty() {
+                challenge.push_str(&format!(",scope=\"{}\"", scopes.join(" ")));
+            }
+            if allowed.is_some() {
+                challenge.push_str(dialect.insufficient);
+            }
+            challenge
         }
     };
-    Some(Response::error(401, "UNAUTHORIZED", "authentication required").with("WWW-Authenticate", &challenge))
+    Some(Response::json(401, dialect.unauthorized).with("WWW-Authenticate", &challenge))
 }
 
 /// `repository:a:pull,push` covers `repository:a:pull`.
@@ -66,40 +72,53 @@ fn covers(allowed: &[String], scope: &str) -> bool {
     })
 }
 
-/// `/token`: GET with Basic, or OAuth's POST.
+/// Is this a request to the token server, not to the registry?
+pub(super) fn is_token_server(state: &State, request: &Request) -> bool {
+    request.path() == state.dialect.realm && request.elsewhere == state.dialect.realm_elsewhere
+}
+
+/// The token server: GET with Basic, or OAuth's POST.
 pub(super) fn token(state: &mut State, request: &Request) -> Response {
     let Login::Token { user, refresh, only } = state.login.clone() else {
         return Response::error(404, "UNKNOWN", "no token server");
     };
     let form = String::from_utf8_lossy(&request.body).into_owned();
-    let (fields, granted) = match request.method.as_str() {
-        "POST" => {
-            let fields = parameters(&form);
-            let right =
-                refresh.is_some_and(|refresh| fields.contains(&("refresh_token".to_owned(), refresh)));
-            (fields, right)
+    let is_form = request.method == "POST";
+    let fields = parameters(if is_form { &form } else { request.query() });
+    let has = |name: &str, value: &str| fields.iter().any(|(known, is)| known == name && is == value);
+    let given = request.header("authorization");
+    let granted = match (is_form, &user) {
+        (true, _) => {
+            let right = refresh.as_deref().is_some_and(|refresh| has("refresh_token", refresh));
+            right && has("grant_type", "refresh_token") && has("service", state.dialect.service)
         }
-        _ => {
-            let right = user.is_none_or(|(user, password)| {
-                request.header("authorization") == Some(&basic(&user, &password))
-            });
-            (parameters(request.query()), right)
-        }
+        (false, None) => true,
+        (false, Some((user, password))) => given == Some(&basic(user, password)),
     };
-    if !granted {
-        return Response::new(401).body(r#"{"details":"incorrect username or password"}"#.as_bytes());
+    let powerless = !granted && !is_form && given.is_none() && state.dialect.strangers.is_none();
+    if !granted && !powerless {
+        let stranger = state.dialect.strangers.filter(|_| given.is_none() && !is_form);
+        let (status, body) = stranger.unwrap_or(state.dialect.wrong_login);
+        return Response::json(status, body);
     }
     let asked = fields.iter().filter(|(name, _)| name == "scope").flat_map(|(_, scopes)| scopes.split(' '));
-    let scopes = asked.map(|scope| match (&only, scope.rsplit_once(':')) {
+    let scopes = asked.filter(|_| granted).map(|scope| match (&only, scope.rsplit_once(':')) {
         (Some(actions), Some((name, _))) => format!("{name}:{actions}"),
         _ => scope.to_owned(),
     });
     let scopes: Vec<String> = scopes.collect();
     state.next_number += 1;
-    let token = format!("secret-token-{}", state.next_number);
+    let token = match &state.signer {
+        Some(signer) => signer.sign(state.dialect.service, &scopes, state.next_number),
+        None => format!("secret-token-{}", state.next_number),
+    };
     state.tokens.insert(token.clone(), scopes);
-    let key = if request.method == "POST" { "access_token" } else { "token" };
-    Response::new(200).body(format!(r#"{{"{key}":"{token}","expires_in":300}}"#).as_bytes())
+    let key = if is_form { "access_token" } else { "token" };
+    let mut answer = serde_json::json!({ key: token, "expires_in": 300 });
+    if let Some(refresh) = refresh.filter(|_| has("offline_token", "true")) {
+        answer["refresh_token"] = refresh.into();
+    }
+    Response::json(200, &answer.to_string())
 }
 
 /// The decoded parameters of a query or form.

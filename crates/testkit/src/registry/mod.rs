@@ -1,16 +1,20 @@
 //! A registry in this process, on a loopback port, that misbehaves as a test wishes.
 //!
-//! It speaks the distribution protocol over plain HTTP: pull (with Range), push (monolithic and PATCH), mounts, Basic and token logins with a
-//! token server of its own at `/token`. Every request is logged. Faults are rules: *the next N requests of this method
-//! whose path contains that text do this instead* ([`Fault`]).
+//! It speaks the distribution protocol over plain HTTP: pull (with Range), push (monolithic and in chunks), mounts, Basic and token
+//! logins with a token server of its own. A second port plays its other hosts, the blobs' storage and a token server. Every request is
+//! logged. Faults are rules: *the next N requests of this method whose path contains that text do this instead* ([`Fault`]); what
+//! sets registries apart is a [`Dialect`].
 
+mod dialect;
 mod fault;
 mod handler;
 mod http;
 mod login;
+mod signer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
@@ -18,9 +22,11 @@ use std::thread;
 use rbuild_image::{Digest, Index, MediaType, Reference};
 
 use crate::TinyImage;
+pub use dialect::Dialect;
 pub use fault::{Effect, Fault};
 pub use http::Logged;
 pub use login::Login;
+use signer::Signer;
 
 /// The running registry; ends with the value.
 #[derive(Debug)]
@@ -33,6 +39,8 @@ pub struct TestRegistry {
 #[derive(Debug)]
 pub(crate) struct Shared {
     address: SocketAddr,
+    /// The other host.
+    elsewhere: SocketAddr,
     state: Mutex<State>,
 }
 
@@ -53,7 +61,10 @@ pub(crate) struct State {
     log: Vec<Logged>,
     login: Login,
     tokens: BTreeMap<String, Vec<String>>,
-    refuse_mounts: bool,
+    dialect: Dialect,
+    signer: Option<Signer>,
+    /// How often each blob was received whole, by repository.
+    stored: BTreeMap<(String, Digest), u32>,
 }
 
 impl Shared {
@@ -69,26 +80,61 @@ impl TestRegistry {
     ///
     /// If no loopback port can be had.
     pub fn start() -> TestRegistry {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
-        let address = listener.local_addr().expect("a bound socket has an address");
-        let shared = Arc::new(Shared { address, state: Mutex::default() });
+        TestRegistry::start_at("127.0.0.1")
+    }
+
+    /// Starts on a free port of a loopback address (`127.0.0.1`, `[::1]`).
+    ///
+    /// # Panics
+    ///
+    /// If no port can be had there.
+    pub fn start_at(host: &str) -> TestRegistry {
+        let listen = || TcpListener::bind(format!("{host}:0")).expect("a loopback port");
+        let (own, other) = (listen(), listen());
+        let address = |listener: &TcpListener| listener.local_addr().expect("a bound socket has an address");
+        let (address, elsewhere) = (address(&own), address(&other));
+        let shared = Arc::new(Shared { address, elsewhere, state: Mutex::default() });
         let stopping = Arc::new(AtomicBool::new(false));
-        let (registry, stop) = (Arc::clone(&shared), Arc::clone(&stopping));
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if stop.load(Ordering::SeqCst) {
-                    break;
+        for (listener, elsewhere) in [(own, false), (other, true)] {
+            let (registry, stop) = (Arc::clone(&shared), Arc::clone(&stopping));
+            thread::spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    if stop.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    let registry = Arc::clone(&registry);
+                    thread::spawn(move || http::serve(&registry, &stream, elsewhere));
                 }
-                let registry = Arc::clone(&registry);
-                thread::spawn(move || http::serve(&registry, &stream));
-            }
-        });
+            });
+        }
         TestRegistry { shared, stopping }
+    }
+
+    /// Takes on the manners of a registry.
+    pub fn speak(&self, dialect: Dialect) {
+        self.shared.state().dialect = dialect;
+    }
+
+    /// The tokens become JWTs that a real registry believes, which trusts the certificate `FOLDER/token.pem` and this issuer; made by the
+    /// openssl program.
+    ///
+    /// # Errors
+    ///
+    /// Says why there is no key.
+    pub fn sign_tokens(&self, folder: &Path, issuer: &str) -> Result<(), String> {
+        let signer = Signer::make(folder, issuer)?;
+        self.shared.state().signer = Some(signer);
+        Ok(())
     }
 
     /// `127.0.0.1:PORT`.
     pub fn address(&self) -> String {
         self.shared.address.to_string()
+    }
+
+    /// The other host, of storage and perhaps tokens.
+    pub fn elsewhere(&self) -> String {
+        self.shared.elsewhere.to_string()
     }
 
     /// A reference to an image of this registry, `name[:tag][@digest]`.
@@ -174,7 +220,23 @@ impl TestRegistry {
 
     /// Answers mounts with 202, as registries do that can't.
     pub fn refuse_mounts(&self) {
-        self.shared.state().refuse_mounts = true;
+        self.shared.state().dialect.mounts = false;
+    }
+
+    /// How often a repository received the blob whole.
+    pub fn times_stored(&self, repository: &str, digest: &Digest) -> u32 {
+        let key = (repository.to_owned(), digest.clone());
+        self.shared.state().stored.get(&key).copied().unwrap_or(0)
+    }
+
+    /// All blobs that repositories have, as `repository@digest`, with their bytes.
+    pub fn holdings(&self) -> Vec<(String, Digest, Arc<Vec<u8>>)> {
+        let state = self.shared.state();
+        let held = state.holdings.iter();
+        held.filter_map(|(repository, digest)| {
+            Some((repository.clone(), digest.clone(), Arc::clone(state.blobs.get(digest)?)))
+        })
+        .collect()
     }
 
     /// All requests so far, in order.
@@ -196,7 +258,8 @@ impl TestRegistry {
 impl Drop for TestRegistry {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::SeqCst);
-        // Wakes the thread that waits for connections.
+        // Wakes the threads that wait for connections.
         let _ = TcpStream::connect(self.shared.address);
+        let _ = TcpStream::connect(self.shared.elsewhere);
     }
 }
