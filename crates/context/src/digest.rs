@@ -26,7 +26,7 @@ use crate::tree::Tree;
 /// How much of a file is read at once; more is no faster.
 const BLOCK: usize = 128 * 1024;
 
-/// Digest of one file's metadata and content.
+/// Digest of one file's kind, attributes and content.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryDigest([u8; 32]);
 
@@ -55,14 +55,31 @@ impl fmt::Debug for EntryDigest {
     }
 }
 
-/// Digest of a selection, and of each of its files so that it can be said later *which* one changed.
+/// Digest of a selection, and what each of its files gave to it so that it can be said later *which* one changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContentDigest {
     /// Of the whole selection.
     pub digest: Digest,
     /// Of each file, by its path in the tree (without leading `/`); folders whose contents are copied are not listed.
-    pub entries: BTreeMap<PathBuf, EntryDigest>,
+    /// Empty where there are more than [`MOST_LISTED`].
+    pub entries: BTreeMap<PathBuf, EntryFacts>,
 }
+
+/// What one file gives to the digest of a selection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryFacts {
+    /// Permission bits and the three special ones.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Digest of all else: kind, size, link target, device numbers, attributes, content.
+    pub content: EntryDigest,
+}
+
+/// Of so many files a selection says what each gave to its digest; of more it would cost more memory than it is worth.
+pub const MOST_LISTED: usize = 20_000;
 
 impl Tree {
     /// The digest of a selection; see the module's description of what is in it. Files are read side by side on
@@ -73,39 +90,45 @@ impl Tree {
         cache: Option<&StatCache>,
     ) -> Result<ContentDigest, ContextError> {
         let found: Vec<(RootfsPath, &Entry)> = selection.entries().collect();
-        let digests: Vec<EntryDigest> = found
+        let contents: Vec<EntryDigest> = found
             .par_iter()
-            .map(|(path, entry)| self.entry_digest(path, &entry.meta, cache))
+            .map(|(path, entry)| self.content_of(path, &entry.meta, cache))
             .collect::<Result<_, PathError>>()?;
 
-        let mut whole = Sha256::new_with_prefix(b"rbuild-selection 1\n");
+        let mut whole = Sha256::new_with_prefix(b"rbuild-selection 2\n");
         let mut entries = BTreeMap::new();
-        let mut next = found.iter().zip(&digests);
+        let is_listed = found.len() <= MOST_LISTED;
+        let mut next = found.iter().zip(&contents);
         for found in &selection.matches {
             match found.is_dir() {
                 true => whole.update(b"folder\n"),
                 false => field(&mut whole, "file", found.name.as_bytes()),
             }
-            for ((path, entry), digest) in next.by_ref().take(found.entries.len()) {
+            for ((path, entry), content) in next.by_ref().take(found.entries.len()) {
                 if entry.meta.is_dir() && entry.path.as_os_str().is_empty() {
                     continue;
                 }
                 field(&mut whole, "entry", entry.path.as_os_str().as_bytes());
-                whole.update(digest.0);
-                entries.insert(path.relative().to_owned(), *digest);
+                let Meta { mode, uid, gid, .. } = entry.meta;
+                whole.update(format!("{mode:o} {uid} {gid}\n"));
+                whole.update(content.0);
+                if is_listed {
+                    entries
+                        .insert(path.relative().to_owned(), EntryFacts { mode, uid, gid, content: *content });
+                }
             }
         }
         Ok(ContentDigest { digest: Digest::from_sha256(whole.finalize().into()), entries })
     }
 
-    fn entry_digest(
+    /// Everything of one entry that counts but mode and owner.
+    fn content_of(
         &self,
         path: &RootfsPath,
         meta: &Meta,
         cache: Option<&StatCache>,
     ) -> Result<EntryDigest, PathError> {
-        let mut hash = Sha256::new_with_prefix(b"rbuild-entry 1\n");
-        hash.update(format!("{:o} {} {}\n", meta.mode, meta.uid, meta.gid));
+        let mut hash = Sha256::new_with_prefix(b"rbuild-entry 2\n");
         match &meta.kind {
             FileKind::File => {
                 hash.update(format!("regular {}\n", meta.size));

@@ -16,7 +16,7 @@ mod stat_cache;
 mod tree;
 mod walk;
 
-pub use digest::{ContentDigest, EntryDigest};
+pub use digest::{ContentDigest, EntryDigest, EntryFacts, MOST_LISTED};
 pub use error::{ContextError, SelectError};
 pub use glob::{Glob, PatternError};
 pub use ignore::{IgnoreError, IgnoreFile, IgnoreRule};

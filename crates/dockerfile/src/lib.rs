@@ -29,9 +29,11 @@ mod lex;
 mod outline;
 mod span;
 mod suggest;
+mod wishes;
 
 pub use check::{
-    BaseImage, BaseImages, CheckInput, CheckSettings, Finding, Rule, check, check_settings, unused_build_args,
+    BaseImage, BaseImages, CheckInput, CheckSettings, Finding, Rule, check, check_settings, looks_secret,
+    unused_build_args,
 };
 pub use diagnostic::{Diagnostic, Severity};
 pub use dockerfile::{Dockerfile, ParseOptions, Stage, parse_onbuild};
@@ -49,3 +51,4 @@ pub use lex::{Comment, Directive, Directives, Escape, Heredoc};
 pub use outline::{Outline, OutlineArg, OutlineMount, Target, outline, targets};
 pub use span::{LineIndex, Position, Span};
 pub use suggest::suggestion;
+pub use wishes::CacheWishes;

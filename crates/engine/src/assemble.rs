@@ -57,7 +57,9 @@ fn set_platform(config: &mut ImageConfig, wanted: &Platform) {
 /// that a build from the cache gives the same image ID.
 fn set_times(builder: &Builder<'_>, state: &mut StageState) -> Result<()> {
     for (position, time) in &state.step_times {
-        state.config.history[*position].created = Some(rfc3339(*time));
+        // With an epoch a result from the cache is dated as one that is made now.
+        let time = builder.request.epoch.unwrap_or(*time);
+        state.config.history[*position].created = Some(rfc3339(time));
     }
     let created = match builder.request.epoch {
         Some(epoch) => epoch,

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rbuild_context::{IgnoreFile, StatCache, Tree};
 use rbuild_dockerfile::{
-    Command, Copy, Dockerfile, Escape, HistoryContext, Instruction, Plan, Source, Span, StageGraph, StageId,
-    StepCounter, parse_onbuild,
+    CacheWishes, Command, Copy, Dockerfile, Escape, HistoryContext, Instruction, Plan, Source, Span,
+    StageGraph, StageId, StepCounter, parse_onbuild,
 };
 use rbuild_executor::{Cancel, Place};
 use rbuild_image::Platform;
@@ -34,6 +35,8 @@ pub(crate) struct Shared {
     done: Done,
     /// Folders that were opened, by path.
     folders: Mutex<BTreeMap<String, Files>>,
+    /// Whether a step was told of that is carried out for a reason of its own.
+    pub(crate) told: AtomicBool,
     /// Contexts that were fetched or unpacked, by name; the build context has none.
     fetched: Mutex<BTreeMap<String, Files>>,
 }
@@ -54,7 +57,7 @@ pub(crate) struct Builder<'a> {
     pub(crate) done: &'a Done,
     /// Names the folder of this build's logs.
     pub(crate) name: String,
-    shared: &'a Shared,
+    pub(crate) shared: &'a Shared,
     /// Stages whose layers become part of the image: the target and what it is built from.
     kept: BTreeSet<usize>,
 }
@@ -219,6 +222,7 @@ impl<'a> Builder<'a> {
             lineage: Lineage { stage, instruction: "FROM".to_owned(), index: 0 },
             digest: self.kept.contains(&index),
             bare: false,
+            wishes: CacheWishes::default(),
         };
         self.copy(&mut state, copy, &files, step)?;
         Ok(state)
@@ -350,7 +354,10 @@ impl<'a> Builder<'a> {
         *index += 1;
         let name = format!("{} {}", run.counter.next_prefix(run.platform.as_deref()), instruction.original);
         let digest = self.kept.contains(&run.index);
-        Step { name, created_by, parts: KeyParts::new(), lineage, digest, bare: false }
+        // With `--strict-docker` a comment is a comment.
+        let wishes =
+            if self.request.strict_docker { CacheWishes::default() } else { instruction.cache_wishes() };
+        Step { name, created_by, parts: KeyParts::new(), lineage, digest, bare: false, wishes }
     }
 
     /// The build context, opened when the first step wants it.

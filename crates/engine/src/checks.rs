@@ -44,6 +44,13 @@ pub(crate) fn unused_build_args(
     rbuild_dockerfile::unused_build_args(dockerfile, given(), &triggers)
 }
 
+/// Sentences on comments for the cache that could not be understood.
+pub(crate) fn cache_wishes(dockerfile: &Dockerfile) -> Vec<String> {
+    let wishes = dockerfile.instructions().flat_map(|instruction| instruction.cache_wishes().not_understood);
+    let line = |span: rbuild_dockerfile::Span| dockerfile.lines().line(span.start);
+    wishes.map(|(why, span)| format!("line {}: {why}", line(span))).collect()
+}
+
 /// A sentence on a `# syntax=` that names something else than Docker's own Dockerfile frontend.
 pub(crate) fn foreign_syntax(dockerfile: &Dockerfile) -> Option<String> {
     let name = &dockerfile.directives.syntax()?.value.text;

@@ -23,6 +23,9 @@ pub enum Event<'a> {
     Progress { step: StepNumber, item: &'a str, current: u64, total: u64 },
     /// The step was not run: its result was in the cache.
     Cached { step: StepNumber },
+    /// The cache has no result for the step that may be used, so it is carried out: why. `first`: of those that have a
+    /// reason of their own, and not only that a step before them changed, it is the build's first.
+    Missed { step: StepNumber, why: &'a [String], first: bool },
     /// The step ended well.
     Done { step: StepNumber, took: Duration },
     /// The step was given up because another one failed, or the user asked for it.

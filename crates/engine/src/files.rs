@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use rbuild_context::{SelectOptions, Selection, StatCache, Tree};
+use rbuild_context::{ContentDigest, EntryFacts, SelectOptions, Selection, StatCache, Tree};
 use rbuild_dockerfile::Source;
 use rbuild_fs::Root;
 use rbuild_image::Digest;
-use rbuild_store::{MemoLinks, Resource};
+use rbuild_store::{FileFacts, MemoLinks, Resource};
 
 use crate::build::{Builder, StageRun};
 use crate::error::{Explain, Failure, FailureKind, Result};
@@ -37,7 +37,7 @@ pub(crate) struct FolderContext {
 /// What a source selected, and what of it belongs in a key.
 pub(crate) struct Selected {
     pub(crate) selection: Selection,
-    pub(crate) digest: Digest,
+    pub(crate) content: ContentDigest,
 }
 
 impl Builder<'_> {
@@ -97,7 +97,7 @@ impl Builder<'_> {
         options: &SelectOptions,
     ) -> Result<Digest> {
         let Some((identity, about)) = identity(files) else {
-            return Ok(self.select(&self.open(files)?, source, options)?.digest);
+            return self.digest_and_note(files, source, options);
         };
         let key = format!("{identity} {source:?} {options:?}");
         let fault = || "could not read the build cache".to_owned();
@@ -106,10 +106,26 @@ impl Builder<'_> {
         {
             return Ok(known);
         }
-        let digest = self.select(&self.open(files)?, source, options)?.digest;
+        let digest = self.digest_and_note(files, source, options)?;
         let links = MemoLinks { keeps: Vec::new(), about };
         self.store.put_memo(CONTENT, &key, &digest, &links).explain(FailureKind::Environment, fault)?;
         Ok(digest)
+    }
+
+    /// Digests what `source` selects, and notes which files that were: a later miss can then say which one changed.
+    fn digest_and_note(&self, files: &Files, source: &str, options: &SelectOptions) -> Result<Digest> {
+        let content = self.select(&self.open(files)?, source, options)?.content;
+        let facts = |facts: &EntryFacts| FileFacts {
+            mode: facts.mode & 0o7777,
+            uid: facts.uid,
+            gid: facts.gid,
+            content: facts.content.to_string(),
+        };
+        let list = content.entries.iter().map(|(path, known)| (path.display().to_string(), facts(known)));
+        self.store
+            .put_file_list(&content.digest, &list.collect())
+            .explain(FailureKind::Environment, || "could not write to the build cache".to_owned())?;
+        Ok(content.digest)
     }
 
     /// Selects and digests.
@@ -125,8 +141,8 @@ impl Builder<'_> {
             OpenFiles::Folder(folder) => Some(&folder.digests),
             OpenFiles::Rootfs(_) => None,
         };
-        let digest = files.tree().digest(&selection, cache).explain(FailureKind::Build, fault)?.digest;
-        Ok(Selected { selection, digest })
+        let content = files.tree().digest(&selection, cache).explain(FailureKind::Build, fault)?;
+        Ok(Selected { selection, content })
     }
 }
 

@@ -11,6 +11,7 @@ mod contexts;
 mod digest;
 mod error;
 mod event;
+mod explain;
 mod files;
 mod image;
 mod images;
@@ -41,7 +42,7 @@ pub use relay::Location;
 pub use remote::Fetcher;
 pub use request::{
     BuildRequest, CacheUse, CompressionChoice, Context, Destination, NamedContext, Network, Output,
-    RunOptions, SecretSource,
+    RunOptions, Secret, SecretSource,
 };
 
 /// What a build works with.
@@ -82,7 +83,8 @@ pub fn build(request: &BuildRequest, tools: Tools<'_>, events: &dyn EventSink) -
     // Platforms differ little in what there is to say: it is said of the first.
     let first = &builders[0];
     let warnings = checks::unused_build_args(&dockerfile, &variants[0].plan, first.request, &first.images);
-    for text in warnings.iter().chain(&checks::foreign_syntax(&dockerfile)) {
+    let wishes = if request.strict_docker { Vec::new() } else { checks::cache_wishes(&dockerfile) };
+    for text in warnings.iter().chain(&wishes).chain(&checks::foreign_syntax(&dockerfile)) {
         events.event(Event::Warning { text });
     }
     let findings = checks::before_build(&dockerfile, first.request, &first.images)?;

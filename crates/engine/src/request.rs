@@ -103,6 +103,8 @@ pub struct CacheUse {
     pub except_stages: Vec<String>,
     /// Ask the registry for base images even if they are in the store.
     pub pull: bool,
+    /// Say of every step that is carried out why; else of the first alone.
+    pub explain: bool,
 }
 
 /// What holds for every `RUN` of the build.
@@ -115,7 +117,7 @@ pub struct RunOptions {
     /// Content of the host's `/etc/resolv.conf`.
     pub resolv_conf: Vec<u8>,
     /// `--secret`, by id.
-    pub secrets: BTreeMap<String, SecretSource>,
+    pub secrets: BTreeMap<String, Secret>,
     /// SSH agents by id: the socket's path.
     pub ssh_agents: BTreeMap<String, PathBuf>,
     /// PEM bundle of certificate authorities that RUN trusts beside the image's own; never part of the image or of a cache key.
@@ -142,6 +144,16 @@ pub enum Network {
     Host,
     /// Loopback only.
     None,
+}
+
+/// `--secret`.
+#[derive(Debug, Clone)]
+pub struct Secret {
+    /// Where its bytes are.
+    pub source: SecretSource,
+    /// `cache-key=digest`: a step that mounts it is carried out again when it changes. Its digest is then part of the key,
+    /// and in the store's record of it.
+    pub in_key: bool,
 }
 
 /// Where a secret's bytes are; they are read when a step needs them and never written to disk.

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::commands::args::{
-    CopyArgs, DuArgs, HistoryArgs, ImagesArgs, InspectArgs, LoadArgs, LoginArgs, LogoutArgs, ManifestCommand,
-    PruneArgs, PullArgs, PushArgs, RmiArgs, SaveArgs, TagArgs,
+    CacheCommand, CopyArgs, DuArgs, HistoryArgs, ImagesArgs, InspectArgs, LoadArgs, LoginArgs, LogoutArgs,
+    ManifestCommand, PruneArgs, PullArgs, PushArgs, RmiArgs, SaveArgs, TagArgs,
 };
 
 /// Builds container images from Dockerfiles, without a daemon and without root.
@@ -101,6 +101,11 @@ pub(crate) enum Command {
     Du(DuArgs),
     /// Remove what nothing uses any more from the store
     Prune(PruneArgs),
+    /// Look at the cache of build steps, and take away from it
+    Cache {
+        #[command(subcommand)]
+        command: CacheCommand,
+    },
     /// Copy an image between registries, OCI layouts and archives, without the store
     Copy(CopyArgs),
     /// Join images of a registry into an index for several platforms
@@ -192,6 +197,9 @@ pub(crate) struct BuildArgs {
     /// Run the steps of these stages again
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub(crate) no_cache_filter: Vec<String>,
+    /// Say of every step whether it came from the cache, and if not, what changed
+    #[arg(long)]
+    pub(crate) explain: bool,
     /// Ask the registry for the base images even if the store has them
     #[arg(long)]
     pub(crate) pull: bool,
@@ -225,7 +233,7 @@ pub(crate) struct BuildArgs {
     /// How progress is shown
     #[arg(long, value_enum, env = "BUILDKIT_PROGRESS", default_value = "auto")]
     pub(crate) progress: Progress,
-    /// Secret for RUN --mount=type=secret, `id=ID[,src=FILE|,env=NAME]`
+    /// Secret for RUN --mount=type=secret, `id=ID[,src=FILE|,env=NAME][,cache-key=digest]`
     #[arg(long = "secret", value_name = "SECRET")]
     pub(crate) secrets: Vec<String>,
     /// SSH agent socket or keys for RUN --mount=type=ssh, `default` or `ID=SOCKET|KEY`

@@ -35,7 +35,7 @@ pub(crate) fn run(args: &BuildArgs, global: &GlobalArgs, place: &'static Place) 
     if let Some(call) = call {
         return check::run(&call, &request, tools);
     }
-    let ui = progress(if args.quiet { Progress::Quiet } else { args.progress });
+    let ui = progress(if args.quiet { Progress::Quiet } else { args.progress }, args.explain);
     for name in args.ignored.given() {
         ui.event(rbuild_engine::Event::Warning { text: &format!("`{name}` has no effect here") });
     }
@@ -50,7 +50,7 @@ pub(crate) fn run(args: &BuildArgs, global: &GlobalArgs, place: &'static Place) 
 }
 
 /// Progress on standard error.
-pub(crate) fn progress(progress: Progress) -> Ui {
+pub(crate) fn progress(progress: Progress, explain: bool) -> Ui {
     let stderr = std::io::stderr();
     let terminal = stderr.is_terminal() && surroundings::variable("TERM").as_deref() != Some("dumb");
     let log_lines =
@@ -65,6 +65,7 @@ pub(crate) fn progress(progress: Progress) -> Ui {
         colour: crate::colour(terminal),
         size: Box::new(size),
         log_lines,
+        explain,
     })
 }
 

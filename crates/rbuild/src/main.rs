@@ -28,7 +28,7 @@ use rbuild_executor::Place;
 
 use crate::args::{Cli, Command};
 use crate::commands::{
-    archive, copy, doctor, du, history, images, inspect, login, manifest, prune, remove, transfer,
+    archive, cache, copy, doctor, du, history, images, inspect, login, manifest, prune, remove, transfer,
 };
 use crate::diagnostics::Style;
 use crate::failure::CliError;
@@ -76,6 +76,7 @@ fn run(cli: Cli, place: &'static Place) -> Result<(), CliError> {
         Some(Command::Logout(logout)) => login::logout(&logout, place),
         Some(Command::Du(du)) => du::run(&du, &global, place),
         Some(Command::Prune(prune)) => prune::run(&prune, &global, place),
+        Some(Command::Cache { command }) => cache::run(&command, &global, place),
         Some(Command::Copy(copy)) => copy::run(&copy, place),
         Some(Command::Manifest { command }) => manifest::run(&command, &global, place),
         Some(Command::Doctor) => doctor::run(&global, place),

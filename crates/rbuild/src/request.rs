@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use rbuild_engine::{
-    BuildRequest, CacheUse, Context, Destination, Network, Output, RunOptions, SecretSource,
+    BuildRequest, CacheUse, Context, Destination, Network, Output, RunOptions, Secret, SecretSource,
 };
 use rbuild_image::{Platform, Reference};
 
@@ -40,6 +40,7 @@ pub(crate) fn read(args: &BuildArgs, workshop: &Workshop) -> Result<BuildRequest
             none: args.no_cache,
             except_stages: args.no_cache_filter.iter().map(|stage| stage.to_lowercase()).collect(),
             pull: args.pull,
+            explain: args.explain,
         },
         run: run_options(args)?,
         epoch: epoch(&build_args)?,
@@ -169,18 +170,21 @@ fn extra_host(text: &str) -> Result<(String, IpAddr)> {
     Ok((host.to_owned(), address.parse().map_err(|_| bad())?))
 }
 
-/// `id=ID[,src=FILE|,env=NAME]`; without a source the variable of that name, else the file.
-fn secret(text: &str) -> Result<(String, SecretSource)> {
+/// `id=ID[,src=FILE|,env=NAME][,cache-key=digest]`; without a source the variable of that name, else the file.
+fn secret(text: &str) -> Result<(String, Secret)> {
     let bad = |why: String| CliError::usage(format!("could not understand `--secret {text}`: {why}"));
     let (mut id, mut file, mut environment) = (None, None, None);
+    let mut in_key = false;
     for (key, value) in csv::pairs(text).map_err(bad)? {
         let value = value.ok_or_else(|| bad(format!("`{key}` wants a value")))?;
         match key.as_str() {
             "id" => id = Some(value),
             "src" | "source" => file = Some(value),
             "env" => environment = Some(value),
+            "cache-key" if ["digest", "none"].contains(&value.as_str()) => in_key = value == "digest",
+            "cache-key" => return Err(bad("`cache-key` is `digest` or `none`".to_owned())),
             "type" if ["file", "env"].contains(&value.as_str()) => {}
-            _ => return Err(bad(format!("unknown key `{key}`; there are id, src, env and type"))),
+            _ => return Err(bad(format!("unknown key `{key}`; there are id, src, env, cache-key and type"))),
         }
     }
     let id = id.ok_or_else(|| bad("it wants `id=`".to_owned()))?;
@@ -201,7 +205,7 @@ fn secret(text: &str) -> Result<(String, SecretSource)> {
     {
         return Err(bad(format!("there is no file `{}`", path.display())));
     }
-    Ok((id, source))
+    Ok((id, Secret { source, in_key }))
 }
 
 /// `default`, `ID` or `ID=SOCKET`.

@@ -111,3 +111,152 @@ fn two_builds_share_a_store_at_one_time() {
         }
     });
 }
+
+/// What `--explain` says of the step whose heading holds these words.
+#[track_caller]
+fn why(run: &crate::common::Run, step: &str) -> String {
+    let (_, told) = run.stderr.split_once("\nCache:\n").unwrap_or_else(|| panic!("{}", run.stderr));
+    let line = told.lines().find(|line| line.contains(step)).unwrap_or_else(|| panic!("no {step}: {told}"));
+    match line.split_once(" → ") {
+        Some((head, why)) if head.trim_start().starts_with("miss") => why.to_owned(),
+        _ => line.trim_start()[..3].to_owned(),
+    }
+}
+
+#[test]
+fn the_cache_says_why_a_step_ran() {
+    let dockerfile = |base: &str, command: &str| {
+        format!(
+            "FROM {base} AS base\nRUN echo base > /base\nFROM base AS app\nARG VERSION\nARG API_TOKEN\n\
+             RUN echo {command} $VERSION > /v\nCOPY src src\nRUN cat src/* > /all\n"
+        )
+    };
+    let test = Test::new(&dockerfile("busybox", "one"));
+    test.file("src/main.js", "one");
+    test.file("src/other.js", "other");
+    let with = |version: &str, token: &str| {
+        let (version, token) = (format!("VERSION={version}"), format!("API_TOKEN={token}"));
+        test.run(&["--explain", "--target", "app", "--build-arg", &version, "--build-arg", &token])
+    };
+    let first = with("1.2", "t0p");
+    assert_eq!(why(&first, "COPY src"), "it was not carried out here before");
+    let same = with("1.2", "t0p");
+    assert_eq!((why(&same, "COPY src"), why(&same, "RUN cat")), ("hit".to_owned(), "hit".to_owned()));
+
+    let argument = with("1.3", "t0p");
+    assert_eq!(why(&argument, "RUN echo one $VERSION"), "ARG VERSION 1.2 → 1.3");
+    assert_eq!(why(&argument, "COPY src"), "a step before it changed");
+    let secret = with("1.3", "s3cret");
+    assert_eq!(why(&secret, "RUN echo one $VERSION"), "ARG API_TOKEN changed");
+    assert!(!secret.stderr.contains("s3cret") && !secret.stderr.contains("t0p"), "{}", secret.stderr);
+
+    test.file("src/main.js", "two");
+    test.mode("src/other.js", 0o664);
+    test.file("src/new.js", "");
+    let files = with("1.3", "s3cret");
+    assert_eq!(
+        why(&files, "COPY src"),
+        "src/main.js changed, src/new.js is new, src/other.js mode 0644 → 0664"
+    );
+    test.dockerfile(&dockerfile("busybox", "two"));
+    assert_eq!(
+        why(&with("1.3", "s3cret"), "RUN echo two $VERSION"),
+        "the command `echo one $VERSION > /v` → `echo two $VERSION > /v`"
+    );
+    // Another base under the same name in the Dockerfile.
+    test.dockerfile("FROM busybox\nRUN touch /moved\n");
+    test.run(&["-t", "moved"]).succeeds();
+    test.dockerfile(&dockerfile("moved", "two"));
+    assert!(why(&with("1.3", "s3cret"), "RUN echo base").starts_with("base image moved: sha256:"));
+}
+
+#[test]
+fn an_ordinary_build_says_why_of_the_first_step_that_ran() {
+    let test = app();
+    test.file("src/main", "two");
+    let run = test.run(&[]);
+    let told: Vec<&str> = run.stderr.lines().filter(|line| line.contains("not cached")).collect();
+    assert_eq!(told.len(), 1, "{}", run.stderr);
+    assert!(told[0].ends_with("not cached: src/main changed"), "{told:?}");
+    assert!(!test.run(&[]).stderr.contains("not cached"));
+}
+
+#[test]
+fn a_comment_keeps_a_step_from_the_cache() {
+    let test = Test::new(
+        "FROM busybox\n# rbuild: no-cache\nRUN date +%N > /always\n\
+         FROM busybox\n# rbuild: max-age=1d\nRUN date +%N > /daily\n# rbuild: max-age=0s\nRUN date +%N > /old\n\
+         COPY --from=0 /always /always\n",
+    );
+    test.build(&[]);
+    std::thread::sleep(Duration::from_secs(1));
+    let (_, again) = test.build_and_say(&["--explain"]);
+    assert_eq!(why(&again, "/always"), "# rbuild: no-cache asks for it");
+    assert_eq!(why(&again, "/daily"), "hit");
+    assert_eq!(why(&again, "/old"), "the cached result is older than max-age allows");
+    // To the reference these are comments.
+    let (_, strict) = test.build_and_say(&["--strict-docker", "--explain"]);
+    assert_eq!((why(&strict, "/always"), why(&strict, "/old")), ("hit".to_owned(), "hit".to_owned()));
+    test.dockerfile("FROM busybox\n# rbuild: nocache\nRUN true\n");
+    assert!(test.run(&[]).stderr.contains("line 2: `# rbuild: nocache` is not known"));
+}
+
+#[test]
+fn a_stage_is_built_again_alone() {
+    let test = Test::new(
+        "FROM busybox AS one\nRUN echo 1 > /1\nFROM busybox AS two\nRUN echo 2 > /2\n\
+         FROM busybox\nCOPY --from=one /1 /\nCOPY --from=two /2 /\n",
+    );
+    test.build(&[]);
+    let (_, run) = test.build_and_say(&["--no-cache-filter", "One"]);
+    assert!(!run.was_cached("RUN echo 1") && run.was_cached("RUN echo 2"), "{}", run.stderr);
+    assert!(run.was_cached("COPY --from=one"), "what it made is the same: {}", run.stderr);
+}
+
+#[test]
+fn a_secret_counts_where_it_is_asked_to() {
+    let test = Test::new("FROM busybox\nRUN --mount=type=secret,id=k wc -c < /run/secrets/k > /n\n");
+    let with = |value: &str, key: &str| {
+        std::fs::write(test.beside("secret"), value).unwrap();
+        let secret = format!("id=k,src={}{key}", test.beside("secret").display());
+        let (_, run) = test.build_and_say(&["--explain", "--secret", &secret]);
+        assert!(!run.stderr.contains(value));
+        run
+    };
+    with("first-value", "");
+    assert!(with("second-one", "").was_cached("wc -c"), "a secret is no part of the key by itself");
+    assert_eq!(why(&with("second-one", ",cache-key=digest"), "wc -c"), "secret k is new");
+    assert!(with("second-one", ",cache-key=digest").was_cached("wc -c"));
+    assert_eq!(why(&with("third-value", ",cache-key=digest"), "wc -c"), "secret k changed");
+    let grep = std::process::Command::new("grep")
+        .args(["-rlE", "second-one|third-value"])
+        .arg(test.store())
+        .output()
+        .unwrap();
+    assert_eq!((grep.status.code(), grep.stdout), (Some(1), Vec::new()), "a secret was written down");
+}
+
+#[test]
+fn records_are_listed_looked_at_and_removed() {
+    let test = app();
+    let rbuild = |arguments: &[&str]| crate::common::Run::of(test.command().args(arguments));
+    let keys = |step: &str| -> Vec<String> {
+        let list = rbuild(&["cache", "ls", "--format", "{{.Key}} {{.CreatedBy}}"]);
+        let lines = list.succeeds().said().lines().filter(|line| line.contains(step)).map(str::to_owned);
+        lines.map(|line| line[..64].to_owned()).collect()
+    };
+    assert!(rbuild(&["cache", "ls"]).said().contains("RUN echo tools > tools"));
+    let key = &keys("COPY src")[0];
+    let record: serde_json::Value =
+        serde_json::from_str(rbuild(&["cache", "inspect", &key[..10]]).succeeds().said()).unwrap();
+    assert_eq!(record["Key"], **key);
+    assert!(record["Parts"].as_array().unwrap().iter().any(|part| part["Name"] == "source src"), "{record}");
+    rbuild(&["cache", "inspect", "nothing"]).fails(1, &["no cache record has the key `nothing`"]);
+    rbuild(&["cache", "verify", "--read-blobs"]).succeeds();
+    assert_eq!(rbuild(&["cache", "rm", key]).succeeds().said(), key);
+    let (_, again) = test.build_and_say(&[]);
+    assert!(again.was_cached("RUN echo tools") && !again.was_cached("COPY src"), "{}", again.stderr);
+    assert!(rbuild(&["cache", "prune", "--all"]).succeeds().said().contains("cache records"));
+    assert_eq!(keys(""), Vec::<String>::new());
+    assert_eq!(test.build_and_say(&[]).1.cached(), 0);
+}

@@ -50,6 +50,8 @@ pub struct NewRecord {
     pub diff_id: Option<DiffId>,
     /// When it ran, in seconds since 1970.
     pub created: i64,
+    /// The step as people read it: `RUN npm install`.
+    pub created_by: String,
     /// Path of its log, relative to the store.
     pub log: Option<String>,
 }
@@ -70,6 +72,9 @@ pub struct CacheRecord {
     pub diff_id: Option<DiffId>,
     /// When it ran, in seconds since 1970.
     pub created: i64,
+    /// The step as people read it.
+    #[serde(default)]
+    pub created_by: String,
     /// Path of its log, relative to the store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
@@ -101,13 +106,23 @@ impl Store {
     /// Notes what a step gave. An earlier record with the same key is replaced.
     pub fn put_cache_record(&self, new: NewRecord) -> Result<CacheKey> {
         let key = new.parts.key();
-        let NewRecord { parts, lineage, result, diff_id, created, log } = new;
+        let NewRecord { parts, lineage, result, diff_id, created, created_by, log } = new;
         if let CacheResult::Snapshot(id) = &result {
             // Held, so that collection cannot take it before the record is there.
             self.snapshot(id)?.ok_or(crate::StoreError::NoSnapshot(*id))?;
         }
         let session = self.inner.session.name.clone();
-        let record = CacheRecord { key: key.clone(), parts, lineage, result, diff_id, created, log, session };
+        let record = CacheRecord {
+            key: key.clone(),
+            parts,
+            lineage,
+            result,
+            diff_id,
+            created,
+            created_by,
+            log,
+            session,
+        };
         self.publish_record(&self.inner.layout.cache_record(&key), &record)?;
         self.remember(&record.lineage, &key)?;
         Ok(key)

@@ -6,7 +6,7 @@ use rbuild_image::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::{CacheKey, CacheRecord, KeyParts, Lineage, MemoLinks, PartValue, Store};
+use crate::{CacheKey, CacheRecord, KeyParts, Lineage, MemoLinks, PartValue, Store, record};
 
 /// Memo kind of file lists, by the content digest of the whole.
 const FILES: &str = "files";
@@ -20,7 +20,7 @@ pub struct FileFacts {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Kind and content in the digest's own words: `file sha256:…`, `link target`, `dir`.
+    /// Stands for kind, attributes and content: any text that is another where one of these is.
     pub content: String,
 }
 
@@ -95,8 +95,13 @@ impl Store {
         Ok(Some(Difference { earlier: key, created, changes }))
     }
 
-    /// Notes which files are behind the content digest `content`, for [`Store::explain`].
+    /// Notes which files are behind the content digest `content`, for [`Store::explain`]. One that is known is not written
+    /// again: the digest says it all.
     pub fn put_file_list(&self, content: &Digest, files: &FileList) -> Result<()> {
+        let path = self.inner.layout.memo(FILES, content.as_str());
+        if path.exists() {
+            return Ok(record::touch(&path)?);
+        }
         self.put_memo(FILES, content.as_str(), files, &MemoLinks::default())
     }
 

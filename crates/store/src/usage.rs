@@ -59,6 +59,16 @@ impl Usage {
 }
 
 impl Store {
+    /// Bytes of one snapshot's own files on disk; 0 where it is not here.
+    pub fn snapshot_bytes(&self, id: &crate::SnapshotId) -> Result<u64> {
+        match self.snapshot(id)? {
+            Some(snapshot) => {
+                crate::inventory::disk(&self.inner.session, crate::layout::parent(&snapshot.fs()))
+            }
+            None => Ok(0),
+        }
+    }
+
     /// Counts everything. Each tree is measured once in its life; the rest is a list of names and lengths.
     pub fn usage(&self) -> Result<Usage> {
         let (session, layout) = (&self.inner.session, &self.inner.layout);

@@ -12,6 +12,7 @@ use serde::Serialize;
 pub use own::unused_build_args;
 pub use rules::Rule;
 pub use settings::CheckSettings;
+pub use stage::looks_secret;
 
 use crate::{Diagnostic, Dockerfile, GraphArguments, Instruction, Severity, Span, StageGraph};
 

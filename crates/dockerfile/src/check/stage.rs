@@ -357,7 +357,8 @@ static SECRET: LazyLock<Option<Regex>> = LazyLock::new(|| {
 static HARMLESS: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new("(?i)(?:_|^)(?:public|file|version)(?:_|$)").ok());
 
-fn looks_secret(name: &str) -> bool {
+/// Whether a variable of this name is likely to hold a secret, as the reference's build check judges it.
+pub fn looks_secret(name: &str) -> bool {
     let matches = |regex: &Option<Regex>| regex.as_ref().is_some_and(|regex| regex.is_match(name));
     matches(&SECRET) && !matches(&HARMLESS)
 }

@@ -13,9 +13,11 @@ pub(crate) use copy::made_files;
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use rbuild_dockerfile::CacheWishes;
 use rbuild_executor::{Mounted, Overlay};
 use rbuild_fs::{Journal, Root, RootfsPath, Sidecar, Timestamp};
 use rbuild_store::{CacheKey, CacheResult, KeyParts, Lineage, NewRecord, Parent, Snapshot, SnapshotInfo};
@@ -24,6 +26,7 @@ use self::stacked::StackedSidecar;
 use crate::build::Builder;
 use crate::error::{AtSpan, BuildError, Explain, FailureKind, Result};
 use crate::event::{Event, StepNumber};
+use crate::explain::{Miss, Reasons};
 use crate::image::ImageLayer;
 use crate::images::open_tree;
 use crate::state::{Rootfs, StageState};
@@ -41,6 +44,15 @@ pub(crate) struct Step {
     pub(crate) digest: bool,
     /// Work in a bare folder instead of the merged tree (`COPY --link`).
     pub(crate) bare: bool,
+    /// What comments above the instruction ask of the cache.
+    pub(crate) wishes: CacheWishes,
+}
+
+impl Step {
+    /// The instruction as the Dockerfile has it: its variables are not put in, and may be secret.
+    fn written(&self) -> &str {
+        self.name.split_once("] ").map_or(&self.name, |(_, written)| written)
+    }
 }
 
 /// Where a step works.
@@ -73,16 +85,30 @@ impl Done {
     }
 }
 
+/// What the cache says of a step.
+enum LookUp {
+    Hit(Snapshot),
+    Miss(Miss),
+}
+
+fn is_too_old(created: i64, step: &Step) -> bool {
+    let age = Timestamp::now().seconds.saturating_sub(created);
+    step.wishes.max_age.is_some_and(|most| age > i64::try_from(most.as_secs()).unwrap_or(i64::MAX))
+}
+
 impl Builder<'_> {
     /// Takes the state through one step: from the cache, or by `work`.
     pub(crate) fn step(
         &self,
         state: &mut StageState,
-        step: Step,
+        mut step: Step,
         work: impl FnOnce(&Workspace) -> Result<()>,
     ) -> Result<()> {
         if self.cancel.is_cancelled() {
             return Err(BuildError::Cancelled);
+        }
+        if let Some(epoch) = self.request.epoch.filter(|_| self.request.rewrite_timestamp) {
+            step.parts.text("rewrite-timestamp", epoch.to_string());
         }
         let number = self.announce(&step.name);
         let started = Instant::now();
@@ -90,13 +116,16 @@ impl Builder<'_> {
         let turn = self.done.turn(&key);
         let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
         let result = match self.look_up(state, &step, &key) {
-            Ok(Some(snapshot)) => {
+            Ok(LookUp::Hit(snapshot)) => {
                 self.events.event(Event::Cached { step: number });
                 Ok(snapshot)
             }
-            Ok(None) => self.execute(state, &step, number, work).inspect(|_| {
-                self.events.event(Event::Done { step: number, took: started.elapsed() });
-            }),
+            Ok(LookUp::Miss(miss)) => {
+                self.tell_why(state, &step, &miss, number);
+                self.execute(state, &step, number, work).inspect(|_| {
+                    self.events.event(Event::Done { step: number, took: started.elapsed() });
+                })
+            }
             Err(error) => Err(error),
         };
         let snapshot = result.inspect_err(|error| self.report_failure(number, error))?;
@@ -112,20 +141,21 @@ impl Builder<'_> {
     }
 
     /// The cached result, if there is one that stands on just this state and may be used.
-    fn look_up(&self, state: &StageState, step: &Step, key: &CacheKey) -> Result<Option<Snapshot>> {
-        let cache = &self.request.cache;
-        let refused = cache.none || cache.except_stages.contains(&step.lineage.stage);
-        if refused && !self.done.contains(key) {
-            return Ok(None);
+    fn look_up(&self, state: &StageState, step: &Step, key: &CacheKey) -> Result<LookUp> {
+        if let Some(miss) = self.refused(step).filter(|_| !self.done.contains(key)) {
+            return Ok(LookUp::Miss(miss));
         }
         let store_fault = || "could not read the build cache".to_owned();
         let Some(record) = self.store.cache_record(key).explain(FailureKind::Environment, store_fault)?
         else {
-            return Ok(None);
+            return Ok(LookUp::Miss(Miss::Unknown));
         };
-        let CacheResult::Snapshot(id) = record.result else { return Ok(None) };
+        if is_too_old(record.created, step) && !self.done.contains(key) {
+            return Ok(LookUp::Miss(Miss::TooOld));
+        }
+        let CacheResult::Snapshot(id) = record.result else { return Ok(LookUp::Miss(Miss::Unknown)) };
         let Some(snapshot) = self.store.snapshot(&id).explain(FailureKind::Environment, store_fault)? else {
-            return Ok(None);
+            return Ok(LookUp::Miss(Miss::Unknown));
         };
         // The key says how the parents were made. If they were made again since, the result no longer stands on them.
         let same_parent = match (&state.rootfs, snapshot.parent()) {
@@ -134,10 +164,42 @@ impl Builder<'_> {
             (Rootfs::Snapshot(id), Parent::Snapshot(parent)) => id == parent,
             _ => false,
         };
-        if same_parent {
-            self.store.remember(&step.lineage, key).explain(FailureKind::Environment, store_fault)?;
+        if !same_parent {
+            return Ok(LookUp::Miss(Miss::StandsElsewhere));
         }
-        Ok(same_parent.then_some(snapshot))
+        self.store.remember(&step.lineage, key).explain(FailureKind::Environment, store_fault)?;
+        Ok(LookUp::Hit(snapshot))
+    }
+
+    /// Whether the user wants the step carried out whatever is known.
+    fn refused(&self, step: &Step) -> Option<Miss> {
+        let cache = &self.request.cache;
+        let by = if cache.none {
+            "--no-cache"
+        } else if cache.except_stages.contains(&step.lineage.stage) {
+            "--no-cache-filter"
+        } else if step.wishes.no_cache {
+            "# rbuild: no-cache"
+        } else {
+            return None;
+        };
+        Some(Miss::Asked(by.to_owned()))
+    }
+
+    /// Says why a step is carried out: of each where that was asked for, else of the first with a reason of its own.
+    fn tell_why(&self, state: &StageState, step: &Step, miss: &Miss, number: StepNumber) {
+        let told = &self.shared.told;
+        if told.load(Ordering::Relaxed) && !self.request.cache.explain {
+            return;
+        }
+        // What cannot be explained is carried out all the same.
+        let difference = match miss {
+            Miss::Unknown => self.store.explain(&step.lineage, &step.parts).ok().flatten(),
+            _ => None,
+        };
+        let reasons = Reasons::of(miss, state, difference.as_ref());
+        let first = reasons.own && !told.swap(true, Ordering::Relaxed);
+        self.events.event(Event::Missed { step: number, why: &reasons.lines, first });
     }
 
     fn execute(
@@ -188,6 +250,7 @@ impl Builder<'_> {
             result: CacheResult::Snapshot(snapshot.id),
             diff_id: None,
             created,
+            created_by: step.written().to_owned(),
             log: None,
         };
         self.store.put_cache_record(record).explain(FailureKind::Environment, store_fault)?;

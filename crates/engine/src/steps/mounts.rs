@@ -20,7 +20,7 @@ use super::ssh::AgentRelay;
 use crate::build::{Builder, StageRun};
 use crate::error::{AtSpan, Explain, Failure, FailureKind, Result};
 use crate::files::{Files, OpenFiles};
-use crate::request::SecretSource;
+use crate::request::{Secret, SecretSource};
 use crate::state::{Rootfs, StageState};
 
 /// The largest secret, in bytes, as in the reference.
@@ -57,7 +57,7 @@ enum Planned {
         size: Option<u64>,
     },
     Secret {
-        secret: Option<SecretSource>,
+        secret: Option<Secret>,
         target: Option<PathBuf>,
         variable: Option<String>,
         owner: Owner,
@@ -268,6 +268,9 @@ impl Builder<'_> {
             gid: spec.gid.unwrap_or(0),
         };
         prepared.parts.push(("mount secret".to_owned(), format!("{id} {target:?} {:?} {owner:?}", spec.env)));
+        if let Some(secret) = secret.as_ref().filter(|secret| secret.in_key) {
+            prepared.contents.push((format!("secret {id}"), secret_digest(&id, secret).at(span)?));
+        }
         Ok(Planned::Secret { secret, target, variable: spec.env.clone(), owner, span })
     }
 
@@ -324,7 +327,8 @@ impl Builder<'_> {
                     });
                 }
                 Planned::Secret { secret, target, variable, owner, span } => {
-                    let content = secret.as_ref().map(read_secret).transpose().at(*span)?;
+                    let content =
+                        secret.as_ref().map(|secret| read_secret(&secret.source)).transpose().at(*span)?;
                     if let Some(variable) = variable {
                         let text =
                             String::from_utf8_lossy(content.as_deref().unwrap_or_default()).into_owned();
@@ -471,6 +475,12 @@ fn target(state: &StageState, spec: &MountSpec) -> Option<PathBuf> {
 fn file(target: PathBuf, content: Vec<u8>, owner: Owner) -> Mount {
     let Owner { mode, uid, gid } = owner;
     Mount { target, kind: MountKind::File { content, mode, uid, gid, read_only: true } }
+}
+
+/// What stands for a secret in a key. With its name in front, so that it is not in anybody's table of digests.
+fn secret_digest(id: &str, secret: &Secret) -> Result<Digest> {
+    let content = read_secret(&secret.source)?;
+    Ok(Digest::sha256_of([b"rbuild secret ", id.as_bytes(), b"\n", &content].concat()))
 }
 
 fn read_secret(secret: &SecretSource) -> Result<Vec<u8>> {

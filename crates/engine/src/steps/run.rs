@@ -149,9 +149,6 @@ impl Builder<'_> {
                 parts.text(name, &**capability);
             }
         }
-        if let Some(epoch) = self.request.epoch.filter(|_| self.request.rewrite_timestamp) {
-            parts.text("rewrite-timestamp", epoch.to_string());
-        }
     }
 
     fn network(&self, run: &Run) -> Result<Network> {

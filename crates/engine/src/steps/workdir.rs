@@ -23,6 +23,9 @@ impl Builder<'_> {
         users::can_be_found(&user, &state.rootfs)?;
         step.parts.text("instruction", "WORKDIR").text("parent", &*state.key);
         step.parts.text("directory", shown).text("user", &*user);
+        if let Some(epoch) = self.request.epoch {
+            step.parts.text("SOURCE_DATE_EPOCH", epoch.to_string());
+        }
         self.step(state, step, |workspace| {
             let (uid, gid) = users::for_chown(&workspace.root, &user)?;
             let new =

@@ -202,6 +202,58 @@ pub(crate) struct DuArgs {
     pub(crate) format: Option<String>,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// List the records of steps, last used first
+    Ls {
+        /// `json` (one document per line), `table`, or a template such as `{{.Key}}`
+        #[arg(long, value_name = "FORMAT")]
+        format: Option<String>,
+        /// Print keys and steps in full
+        #[arg(long)]
+        no_trunc: bool,
+    },
+    /// Print what the results of steps depend on
+    Inspect {
+        /// Keys of records, or how they begin
+        #[arg(required = true)]
+        keys: Vec<String>,
+        /// `json`, `table`, or a template
+        #[arg(short, long, value_name = "FORMAT")]
+        format: Option<String>,
+    },
+    /// Forget the results of steps; what they hold goes at the next `prune`
+    Rm {
+        /// Keys of records, or how they begin
+        #[arg(required = true)]
+        keys: Vec<String>,
+    },
+    /// Remove records that were not used lately, with what only they hold; images and cache mounts stay
+    Prune(CachePruneArgs),
+    /// Check that everything in the store is what its name says, and refers to what is there
+    Verify {
+        /// Read every blob and check its digest
+        #[arg(long)]
+        read_blobs: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CachePruneArgs {
+    /// All records that no running build holds
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Only what was not used for this long, such as 24h [default: 7d]
+    #[arg(long, value_name = "AGE")]
+    pub(crate) until: Option<String>,
+    /// Keep this much of the cache, such as 10GB
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) keep_storage: Option<String>,
+    /// Accepted for Docker's sake: nobody is asked
+    #[arg(short, long, hide = true)]
+    pub(crate) force: bool,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct PruneArgs {
     /// Also all images, all of the cache and the cache mounts: everything that no running build holds

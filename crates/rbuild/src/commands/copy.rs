@@ -16,7 +16,7 @@ pub(crate) fn run(args: &CopyArgs, place: &'static Place) -> Result<(), CliError
     let (from, to) = (Location::parse(&args.source)?, Location::parse(&args.destination)?);
     let platform = args.platform.as_deref().map(|text| platform(Some(text))).transpose()?;
     let client = Arc::new(surroundings::client(place)?);
-    let ui = crate::build::progress(if args.quiet { Progress::Quiet } else { Progress::Auto });
+    let ui = crate::build::progress(if args.quiet { Progress::Quiet } else { Progress::Auto }, false);
     let copied = relay::copy(&client, &from, &to, platform.as_ref(), &ui);
     ui.finish();
     print(&format!("{}\n", copied?.digest));

@@ -2,6 +2,7 @@
 
 pub(crate) mod archive;
 pub(crate) mod args;
+pub(crate) mod cache;
 pub(crate) mod copy;
 pub(crate) mod doctor;
 pub(crate) mod du;
@@ -44,7 +45,7 @@ impl Work {
         let store = surroundings::open_store(global.root.as_deref(), place)?;
         let client = Arc::new(surroundings::client(place)?);
         let progress = if quiet { Progress::Quiet } else { Progress::Auto };
-        Ok(Work { store, client, ui: crate::build::progress(progress) })
+        Ok(Work { store, client, ui: crate::build::progress(progress, false) })
     }
 
     pub(crate) fn transfers(&self) -> Transfers<'_> {

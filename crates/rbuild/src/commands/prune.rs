@@ -15,7 +15,7 @@ use crate::failure::CliError;
 use crate::{size, surroundings};
 
 /// How long the cache keeps what is not used.
-const CACHE_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(super) const CACHE_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 pub(crate) fn run(args: &PruneArgs, global: &GlobalArgs, place: &'static Place) -> Result<(), CliError> {
     let filter = Filter::parse(&args.filters)?;
@@ -83,7 +83,7 @@ fn confirmed(args: &PruneArgs) -> Result<bool, CliError> {
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
-fn told(report: &PruneReport) -> String {
+pub(super) fn told(report: &PruneReport) -> String {
     let parts = [
         ("blobs", report.blobs),
         ("snapshots", report.snapshots),

@@ -3,6 +3,7 @@
 //! Each form of progress is a [`View`]: events and the time go in, text comes out. [`Ui`] owns the view, the clock, the
 //! output and the thread that redraws.
 
+mod explained;
 mod frame;
 mod lines;
 mod plain;
@@ -23,6 +24,7 @@ use rbuild_engine::{Event, EventSink};
 
 use crate::args::Progress;
 use crate::diagnostics::{Style, render_warnings};
+use explained::Explained;
 use text::Keep;
 
 /// How often a view may redraw.
@@ -52,6 +54,8 @@ pub(crate) struct UiOptions {
     pub(crate) size: Box<dyn Fn() -> Size + Send>,
     /// How many last lines of a running step `tty` shows; `BUILDKIT_TTY_LOG_LINES`, 6 by default.
     pub(crate) log_lines: usize,
+    /// Whether the end says of each step what the cache had for it.
+    pub(crate) explain: bool,
 }
 
 /// A form of progress. `now` is the time since the build began; text that is to be written is added to `out`.
@@ -87,6 +91,8 @@ struct State {
     out: Box<dyn Write + Send>,
     /// Where warnings are told at the end, and how; `None` where the view tells them itself or nobody does.
     warnings: Option<(Vec<String>, Style)>,
+    /// What is told of the cache at the end; `None` where nobody asked, or nothing is shown.
+    explained: Option<Explained>,
     finished: bool,
 }
 
@@ -101,9 +107,12 @@ impl Ui {
     fn new(options: UiOptions, out: Box<dyn Write + Send>, clock: Clock, epoch: SystemTime) -> Ui {
         let style = Style { colour: options.colour && options.terminal };
         let progress = options.progress;
+        let explain = options.explain;
         let view = view_of(options, epoch);
         let redraws = view.is_some() && progress != Progress::Rawjson;
-        let state = State { view, out, warnings: redraws.then(|| (Vec::new(), style)), finished: false };
+        let warnings = redraws.then(|| (Vec::new(), style));
+        let explained = (explain && redraws).then(Explained::default);
+        let state = State { view, out, warnings, explained, finished: false };
         let shared = Arc::new(Shared { state: Mutex::new(state), finished: Condvar::new(), clock });
         let ticker = redraws.then(|| {
             let shared = Arc::clone(&shared);
@@ -145,7 +154,18 @@ impl EventSink for Ui {
         if let (Event::Warning { text }, Some((warnings, _))) = (&event, &mut state.warnings) {
             warnings.push((*text).to_owned());
         }
-        state.show(|view, out| view.event(&event, now, out));
+        if let Some(explained) = &mut state.explained {
+            explained.event(&event);
+        }
+        let told = state.explained.is_some();
+        match event {
+            // One line of the build's own course: why the first step that ran had to.
+            Event::Missed { step, why, first } if first || told => {
+                let text = format!("not cached: {}", why.join(", "));
+                state.show(|view, out| view.event(&Event::Note { step, text: &text }, now, out));
+            }
+            event => state.show(|view, out| view.event(&event, now, out)),
+        }
     }
 }
 
@@ -171,6 +191,9 @@ impl Shared {
             return;
         }
         state.show(|view, out| view.finish(now, out));
+        if let Some(explained) = state.explained.take() {
+            state.write(&explained.show());
+        }
         if let Some((warnings, style)) = state.warnings.take() {
             state.write(&render_warnings(&warnings, style));
         }

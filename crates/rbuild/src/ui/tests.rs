@@ -392,7 +392,14 @@ impl Write for Captured {
 /// What a [`Ui`] with a standing clock writes for one step and a warning.
 fn whole(progress: Progress, terminal: bool) -> String {
     let out = Captured::default();
-    let options = UiOptions { progress, terminal, colour: false, size: self::terminal(30, 9), log_lines: 6 };
+    let options = UiOptions {
+        progress,
+        terminal,
+        colour: false,
+        size: self::terminal(30, 9),
+        log_lines: 6,
+        explain: false,
+    };
     let ui = Ui::new(options, Box::new(out.clone()), Box::new(|| MS(0)), SystemTime::UNIX_EPOCH);
     ui.event(started(1, "a"));
     ui.event(Event::Warning { text: "an old\noption" });
@@ -437,6 +444,7 @@ fn a_dropped_ui_leaves_what_it_knows() {
         colour: false,
         size: terminal(80, 24),
         log_lines: 6,
+        explain: false,
     };
     let ui = Ui::new(options, Box::new(out.clone()), Box::new(|| MS(0)), SystemTime::UNIX_EPOCH);
     ui.event(started(1, "a"));
@@ -454,6 +462,7 @@ fn events_of_many_threads_keep_their_lines_whole() {
         colour: false,
         size: terminal(80, 24),
         log_lines: 6,
+        explain: false,
     };
     let ui = Ui::new(options, Box::new(out.clone()), Box::new(|| MS(0)), SystemTime::UNIX_EPOCH);
     std::thread::scope(|scope| {

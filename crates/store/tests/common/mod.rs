@@ -54,7 +54,15 @@ pub(crate) fn lineage() -> Lineage {
 pub(crate) fn record(text: &str, result: CacheResult) -> NewRecord {
     let mut parts = KeyParts::new();
     parts.text("instruction", "RUN").text("command", text);
-    NewRecord { parts, lineage: lineage(), result, diff_id: None, created: 7, log: None }
+    NewRecord {
+        parts,
+        lineage: lineage(),
+        result,
+        diff_id: None,
+        created: 7,
+        created_by: String::new(),
+        log: None,
+    }
 }
 
 /// Nothing in the store is wrong, every blob read.
