@@ -7,6 +7,7 @@ use crate::build::Builder;
 use crate::error::{Explain, FailureKind, Result};
 use crate::image::{Image, ImageLayer};
 use crate::images::diff_id_of;
+use crate::packing::layer_of;
 use crate::state::StageState;
 
 /// Memo kind: when an image was first built, by its config without times. An image that is built again is the same image.
@@ -25,9 +26,7 @@ pub(crate) fn assemble(builder: &Builder<'_>, mut state: StageState) -> Result<I
         .iter()
         .map(|layer| match (diff_id_of(layer), layer) {
             (Some(diff_id), _) => Ok(diff_id.clone()),
-            (None, ImageLayer::Snapshot(id)) => {
-                builder.digests.wait(builder.store, id).map(|(diff_id, _)| diff_id)
-            }
+            (None, ImageLayer::Snapshot(id)) => layer_of(builder.store, id).map(|(diff_id, _)| diff_id),
             (None, ImageLayer::Blob { diff_id, .. }) => Ok(diff_id.clone()),
         })
         .collect::<Result<_>>()?;

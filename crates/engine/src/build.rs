@@ -16,12 +16,12 @@ use rbuild_store::{KeyParts, Lineage, Parent, Store};
 
 use crate::Tools;
 use crate::contexts::unpacked_files;
-use crate::digest::Digests;
 use crate::error::{AtSpan, BuildError, Explain, Failure, FailureKind, Result};
 use crate::event::{Event, EventSink, StepNumber, Steps};
 use crate::files::{Files, FolderContext};
 use crate::images::Images;
 use crate::misspelt::as_stage;
+use crate::packing::Packing;
 use crate::platforms::Variant;
 use crate::request::{BuildRequest, Context, NamedContext};
 use crate::schedule::{Stages, run_stages};
@@ -53,7 +53,7 @@ pub(crate) struct Builder<'a> {
     pub(crate) steps: &'a Steps,
     pub(crate) cancel: &'a Cancel,
     pub(crate) place: &'a Place,
-    pub(crate) digests: Digests,
+    pub(crate) packing: Packing,
     pub(crate) done: &'a Done,
     /// Names the folder of this build's logs.
     pub(crate) name: String,
@@ -121,7 +121,7 @@ impl<'a> Builder<'a> {
             images,
             cancel: tools.cancel,
             place: tools.place,
-            digests: Digests::default(),
+            packing: Packing::new(request.outputs.iter().find_map(crate::Output::compression)),
             done: &shared.done,
             name: format!("{}-{}", rbuild_fs::Timestamp::now().seconds, std::process::id()),
             shared,
@@ -133,7 +133,7 @@ impl<'a> Builder<'a> {
     pub(crate) fn run(&self) -> Result<StageState> {
         let wanted: Vec<usize> = self.plan.stages.iter().map(|stage| stage.id.0).collect();
         let finished = run_stages(&wanted, self.cancel, &|stages, index| self.stage(stages, index));
-        self.digests.settle();
+        self.packing.settle();
         self.save_stat_caches();
         let finished = finished?;
         let target = finished.get(&self.plan.target.0);
@@ -220,7 +220,7 @@ impl<'a> Builder<'a> {
             created_by: format!("FROM {name}"),
             parts: KeyParts::new(),
             lineage: Lineage { stage, instruction: "FROM".to_owned(), index: 0 },
-            digest: self.kept.contains(&index),
+            leaves: self.kept.contains(&index),
             bare: false,
             wishes: CacheWishes::default(),
         };
@@ -353,11 +353,11 @@ impl<'a> Builder<'a> {
         let lineage = Lineage { stage: run.label.clone(), instruction: keyword.to_owned(), index: *index };
         *index += 1;
         let name = format!("{} {}", run.counter.next_prefix(run.platform.as_deref()), instruction.original);
-        let digest = self.kept.contains(&run.index);
+        let leaves = self.kept.contains(&run.index);
         // With `--strict-docker` a comment is a comment.
         let wishes =
             if self.request.strict_docker { CacheWishes::default() } else { instruction.cache_wishes() };
-        Step { name, created_by, parts: KeyParts::new(), lineage, digest, bare: false, wishes }
+        Step { name, created_by, parts: KeyParts::new(), lineage, leaves, bare: false, wishes }
     }
 
     /// The build context, opened when the first step wants it.

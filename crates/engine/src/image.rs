@@ -141,7 +141,7 @@ impl ImageLayer {
                 Ok(descriptor)
             }
             ImageLayer::Snapshot(id) => {
-                let (diff_id, size) = crate::digest::layer_of(store, id)?;
+                let (diff_id, size) = crate::packing::layer_of(store, id)?;
                 let mut descriptor = Descriptor::new(MediaType::ImageLayer, diff_id.0, size);
                 descriptor.annotations.insert(SNAPSHOT.to_owned(), id.to_string());
                 Ok(descriptor)

@@ -13,11 +13,8 @@ use rayon::prelude::*;
 use rbuild_image::layout::{
     BlobSource, DockerArchiveWriter, ImageWriter, LayoutWriter, NamedManifest, OciArchiveWriter, write_sorted,
 };
-use rbuild_image::{Descriptor, DiffId, Digest, Index, Manifest, MediaType, Reference};
-use rbuild_layer::{
-    Compression, ExportOptions, FlatOptions, WriteOptions, compress, export_tree, write_flat,
-    write_flat_folders, write_layer,
-};
+use rbuild_image::{Descriptor, Digest, Index, Manifest, MediaType, Reference};
+use rbuild_layer::{Compression, ExportOptions, FlatOptions, export_tree, write_flat, write_flat_folders};
 use rbuild_store::{Blob, ImageRecord, Resource, Store};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
@@ -26,7 +23,8 @@ use crate::cancel::Cancellable;
 use crate::error::{BuildError, Explain, Failure, FailureKind, Result};
 use crate::event::{Event, StepNumber};
 use crate::image::{Image, ImageLayer, Origin};
-use crate::images::{Images, open_tree, registry_failure};
+use crate::images::{Images, registry_failure};
+use crate::packing::{compressed, recompressed};
 use crate::platforms::folder_name;
 use crate::request::{CompressionChoice, Destination, Output};
 use crate::state::Rootfs;
@@ -279,19 +277,7 @@ impl Exporter<'_> {
         let fault = || "could not read the store".to_owned();
         match layer {
             ImageLayer::Snapshot(id) => {
-                let (diff_id, _) = crate::digest::layer_of(store, id)?;
-                let kind = choice.compression.id();
-                let blob =
-                    match store.compressed_blob(&diff_id, &kind).explain(FailureKind::Environment, fault)? {
-                        Some(blob) => blob,
-                        None => {
-                            let blob = self.compress_snapshot(id, &choice.compression)?;
-                            store
-                                .put_compressed_blob(&diff_id, &kind, &blob)
-                                .explain(FailureKind::Environment, fault)?;
-                            blob
-                        }
-                    };
+                let blob = compressed(store, id, &choice.compression, self.images.cancel)?;
                 Ok(PackedLayer::of(layer_type(&choice.compression), blob))
             }
             ImageLayer::Blob { diff_id, descriptor, origin } => {
@@ -308,54 +294,13 @@ impl Exporter<'_> {
                 // A plain layer comes from an archive: no registry has it in this form.
                 let plain = is == MediaType::ImageLayer && registry_of(origin).is_none();
                 if is != wanted && (choice.force || plain) {
-                    return self.recompress(diff_id, &blob, &choice.compression);
+                    let blob = recompressed(store, diff_id, &blob, &choice.compression)?;
+                    return Ok(PackedLayer::of(wanted, blob));
                 }
                 let (descriptor, blob) = (as_oci(descriptor), PackedBlob::Here(blob));
                 Ok(PackedLayer { descriptor, blob, origin: registry_of(origin) })
             }
         }
-    }
-
-    fn compress_snapshot(&self, id: &rbuild_store::SnapshotId, compression: &Compression) -> Result<Blob> {
-        let store = self.images.store;
-        let fault = || "could not pack a layer".to_owned();
-        let snapshot = store.snapshot(id).explain(FailureKind::Environment, fault)?.ok_or_else(|| {
-            Failure::new(FailureKind::Environment, format!("snapshot {id} is gone from the store"))
-        })?;
-        let root = open_tree(&snapshot.fs(), &snapshot.sidecar())?;
-        let (reader, mut writer) = io::pipe().explain(FailureKind::Environment, fault)?;
-        let mut out = store.blob_writer().explain(FailureKind::Environment, fault)?;
-        let compressed = std::thread::scope(|scope| {
-            let tar = scope.spawn(move || {
-                let mut buffered = BufWriter::with_capacity(256 << 10, &mut writer);
-                write_layer(&root, &WriteOptions::default(), &mut buffered)?;
-                buffered.flush().map_err(rbuild_layer::LayerError::Write)
-            });
-            let compressed = compress(&mut Cancellable(reader, self.images.cancel), compression, &mut out);
-            match tar.join() {
-                // A writer whose reader failed has only the pipe to complain of.
-                Ok(written) => compressed.and_then(|compressed| written.map(|_| compressed)),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
-        .explain(FailureKind::Environment, fault)?;
-        out.commit(Some(&compressed.digest)).explain(FailureKind::Environment, fault)
-    }
-
-    fn recompress(&self, diff_id: &DiffId, blob: &Blob, compression: &Compression) -> Result<PackedLayer> {
-        let store = self.images.store;
-        let fault = || "could not recompress a layer".to_owned();
-        let (media_type, kind) = (layer_type(compression), compression.id());
-        if let Some(known) = store.compressed_blob(diff_id, &kind).explain(FailureKind::Environment, fault)? {
-            return Ok(PackedLayer::of(media_type, known));
-        }
-        let file = blob.open().explain(FailureKind::Environment, fault)?;
-        let (_, mut tar) = rbuild_layer::decompress_sniffed(file).explain(FailureKind::Environment, fault)?;
-        let mut out = store.blob_writer().explain(FailureKind::Environment, fault)?;
-        compress(&mut tar, compression, &mut out).explain(FailureKind::Environment, fault)?;
-        let blob = out.commit(None).explain(FailureKind::Environment, fault)?;
-        store.put_compressed_blob(diff_id, &kind, &blob).explain(FailureKind::Environment, fault)?;
-        Ok(PackedLayer::of(media_type, blob))
     }
 
     fn write_archive(

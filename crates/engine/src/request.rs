@@ -181,6 +181,19 @@ pub enum Output {
     Registry { names: Vec<Reference>, compression: CompressionChoice },
 }
 
+impl Output {
+    /// The form in which new layers leave, where they do.
+    pub(crate) fn compression(&self) -> Option<Compression> {
+        match self {
+            Output::Oci { compression, .. } | Output::Registry { compression, .. } => {
+                Some(compression.compression)
+            }
+            Output::Docker { .. } => Some(Compression::DEFAULT_GZIP),
+            Output::Local(_) | Output::Tar(_) => None,
+        }
+    }
+}
+
 /// A file, a folder or standard output.
 #[derive(Debug, Clone)]
 pub enum Destination {

@@ -28,7 +28,7 @@ mod walk;
 mod write;
 
 pub use apply::{AppliedLayer, LowerLink, apply_layer};
-pub use compress::{Compressed, Compression, compress};
+pub use compress::{Compressed, Compression, compress, compress_with};
 pub use decompress::{Encoding, decompress, decompress_sniffed};
 pub use error::LayerError;
 pub use export::{ExportOptions, FlatOptions, export_tree, write_flat, write_flat_folders};

@@ -40,8 +40,8 @@ pub(crate) struct Step {
     /// What the result depends on.
     pub(crate) parts: KeyParts,
     pub(crate) lineage: Lineage,
-    /// Whether the layer will be part of an image, so that its digest may be begun at once.
-    pub(crate) digest: bool,
+    /// Whether the layer will be part of an image, so that packing may begin at once.
+    pub(crate) leaves: bool,
     /// Work in a bare folder instead of the merged tree (`COPY --link`).
     pub(crate) bare: bool,
     /// What comments above the instruction ask of the cache.
@@ -130,8 +130,8 @@ impl Builder<'_> {
         };
         let snapshot = result.inspect_err(|error| self.report_failure(number, error))?;
         self.done.insert(key.clone());
-        if step.digest && snapshot.info.diff_id.is_none() {
-            self.digests.begin(self.store, snapshot.id);
+        if step.leaves && snapshot.info.diff_id.is_none() {
+            self.packing.begin(self.store, self.cancel, snapshot.id);
         }
         state.layers.push(ImageLayer::Snapshot(snapshot.id));
         state.rootfs = Rootfs::Snapshot(snapshot.id);

@@ -5,12 +5,12 @@
 
 mod gzip;
 
-use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use rbuild_image::{DiffId, Digest};
+use rbuild_image::DiffId;
 use sha2::{Digest as _, Sha256};
 
 use crate::LayerError;
@@ -70,8 +70,6 @@ impl Compression {
 /// What one pass over a layer found out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compressed {
-    /// Digest of the bytes written.
-    pub digest: Digest,
     /// Number of bytes written.
     pub size: u64,
     /// Digest of the bytes read.
@@ -83,112 +81,154 @@ pub struct Compressed {
 const GZIP_BLOCK: usize = 512 << 10;
 /// Larger than gzip's: frames share nothing, so a small one would cost size.
 const ZSTD_BLOCK: usize = 4 << 20;
-/// Compresses `read` into `out`, hashing both sides. Blocks are compressed on rayon's current pool; memory
-/// is bounded by two blocks per core.
+/// Bytes of blocks under way at most.
+const MEMORY: usize = 32 << 20;
+/// Bytes read at a time.
+const READ: usize = 256 << 10;
+
+/// Compresses `read` into `out`, hashing what is read.
 ///
 /// # Errors
 /// [`LayerError::Read`] and [`LayerError::Write`].
 pub fn compress(
     read: &mut dyn Read,
     compression: &Compression,
-    out: &mut dyn Write,
+    out: &mut (dyn Write + Send),
 ) -> Result<Compressed, LayerError> {
-    let mut sink = HashedWriter { out, hasher: Sha256::new(), size: 0 };
-    let mut source = BlockReader::new(read, compression.block_size());
-    let encoder = Encoder::new(*compression)?;
-    let window = 2 * rayon::current_num_threads();
-    let mut running: VecDeque<Receiver<Encoded>> = VecDeque::with_capacity(window);
-    let collect = |running: &mut VecDeque<Receiver<Encoded>>, sink: &mut HashedWriter<'_>| {
-        let encoded = running.pop_front().map(wait).transpose()?;
-        encoded.map_or(Ok(()), |encoded| sink.write(&encoded?))
-    };
-
-    while let Some(block) = source.next()? {
-        if running.len() == window {
-            collect(&mut running, &mut sink)?;
+    let mut buffer = vec![0; READ];
+    compress_with(compression, out, |tar| {
+        loop {
+            match read.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(count) => tar.write_all(&buffer[..count]).map_err(LayerError::Write)?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(LayerError::Read(error)),
+            }
         }
-        let (sender, receiver) = sync_channel(1);
-        rayon::spawn(move || {
-            // The receiver is gone only when the whole operation has failed.
-            let _ = sender.send(encoder.encode(block));
-        });
-        running.push_back(receiver);
-    }
-    while !running.is_empty() {
-        collect(&mut running, &mut sink)?;
-    }
-    sink.out.flush().map_err(LayerError::Write)?;
-    Ok(Compressed {
-        digest: digest_of(sink.hasher),
-        size: sink.size,
-        diff_id: DiffId(digest_of(source.hasher)),
-        diff_size: source.size,
     })
 }
 
-/// Waits for a block; on a thread of the pool it works meanwhile, else a pool of one thread would stand still.
-fn wait(receiver: Receiver<Encoded>) -> Result<Encoded, LayerError> {
-    let gone = || LayerError::Write(io::Error::other("a compression thread ended early"));
-    if rayon::current_thread_index().is_none() {
-        return receiver.recv().map_err(|_| gone());
-    }
-    loop {
-        match receiver.try_recv() {
-            Ok(encoded) => return Ok(encoded),
-            Err(TryRecvError::Disconnected) => return Err(gone()),
-            Err(TryRecvError::Empty) => {}
-        }
-        if rayon::yield_now() != Some(rayon::Yield::Executed) {
-            std::thread::sleep(Duration::from_micros(200));
-        }
-    }
+/// Compresses what `produce` writes into `out`, hashing it. `produce` runs on this thread, blocks are compressed on
+/// rayon's current pool, and one thread more hashes and writes; a few blocks a core are held in memory, 32 MiB at most.
+///
+/// # Errors
+/// Those of `produce`, and [`LayerError::Write`].
+pub fn compress_with(
+    compression: &Compression,
+    out: &mut (dyn Write + Send),
+    produce: impl FnOnce(&mut dyn Write) -> Result<(), LayerError>,
+) -> Result<Compressed, LayerError> {
+    let encoder = Encoder::new(*compression)?;
+    let block_size = compression.block_size();
+    let window = (2 * rayon::current_num_threads()).min(MEMORY / block_size).max(2);
+    let (running, blocks) = sync_channel(window);
+    std::thread::scope(|scope| {
+        let collector = scope.spawn(|| collect(blocks, out));
+        let mut tar = BlockWriter { encoder, block: Vec::new(), block_size, blocks: 0, running };
+        let produced = produce(&mut tar).and_then(|()| tar.finish().map_err(LayerError::Write));
+        while !collector.is_finished() && work_meanwhile() {}
+        let collected = collector.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        produced.map(|()| collected)
+    })
+}
+
+/// A block on its way: its bytes for the digest, and where its encoded form will come from.
+struct Running {
+    block: Arc<Vec<u8>>,
+    encoded: Receiver<Encoded>,
 }
 
 /// A block in its encoded form.
-type Encoded = Result<Vec<u8>, LayerError>;
+type Encoded = io::Result<Vec<u8>>;
 
-/// Cuts a stream into blocks.
-struct BlockReader<'a> {
-    read: &'a mut dyn Read,
+/// Hashes blocks and writes their encoded forms, in order.
+fn collect(blocks: Receiver<Running>, out: &mut dyn Write) -> Result<Compressed, LayerError> {
+    let mut plain = Sha256::new();
+    let (mut diff_size, mut size) = (0, 0);
+    for Running { block, encoded } in blocks {
+        plain.update(&*block);
+        diff_size += block.len() as u64;
+        let gone = || LayerError::Write(io::Error::other("a compression thread ended early"));
+        let encoded = encoded.recv().map_err(|_| gone())?.map_err(LayerError::Write)?;
+        size += encoded.len() as u64;
+        out.write_all(&encoded).map_err(LayerError::Write)?;
+    }
+    out.flush().map_err(LayerError::Write)?;
+    Ok(Compressed { size, diff_id: DiffId(digest_of(plain)), diff_size })
+}
+
+/// Cuts what is written into blocks and has them encoded.
+struct BlockWriter {
+    encoder: Encoder,
+    block: Vec<u8>,
     block_size: usize,
-    hasher: Sha256,
-    size: u64,
-    ended: bool,
+    /// Blocks begun so far.
+    blocks: u64,
+    running: SyncSender<Running>,
 }
 
-impl<'a> BlockReader<'a> {
-    fn new(read: &'a mut dyn Read, block_size: usize) -> Self {
-        Self { read, block_size, hasher: Sha256::new(), size: 0, ended: false }
+impl BlockWriter {
+    /// The last block; an empty stream has one empty block, so that every format gets its end mark.
+    fn finish(mut self) -> io::Result<()> {
+        if self.block.is_empty() && self.blocks > 0 { Ok(()) } else { self.begin() }
     }
 
-    /// The next block; an empty stream has one empty block, so that every format gets its end mark.
-    fn next(&mut self) -> Result<Option<Vec<u8>>, LayerError> {
-        if self.ended {
-            return Ok(None);
+    fn begin(&mut self) -> io::Result<()> {
+        let block = Arc::new(std::mem::take(&mut self.block));
+        self.blocks += 1;
+        let (sender, encoded) = sync_channel(1);
+        let (encoder, bytes) = (self.encoder, block.clone());
+        rayon::spawn(move || {
+            // The receiver is gone only when the whole operation has failed.
+            let _ = sender.send(encoder.encode(&bytes));
+        });
+        self.send(Running { block, encoded })
+    }
+
+    /// Waits for room.
+    fn send(&self, mut running: Running) -> io::Result<()> {
+        // What stopped the other side is its own error.
+        let stopped = || io::Error::from(io::ErrorKind::BrokenPipe);
+        loop {
+            running = match self.running.try_send(running) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Disconnected(_)) => return Err(stopped()),
+                Err(TrySendError::Full(unsent)) => unsent,
+            };
+            if !work_meanwhile() {
+                return self.running.send(running).map_err(|_| stopped());
+            }
         }
-        let mut block = Vec::with_capacity(self.block_size);
-        self.read.take(self.block_size as u64).read_to_end(&mut block).map_err(LayerError::Read)?;
-        self.ended = block.len() < self.block_size;
-        if block.is_empty() && self.size > 0 {
-            return Ok(None);
-        }
-        self.hasher.update(&block);
-        self.size += block.len() as u64;
-        Ok(Some(block))
     }
 }
 
-struct HashedWriter<'a> {
-    out: &'a mut dyn Write,
-    hasher: Sha256,
-    size: u64,
+/// Encodes a block on a thread of the pool: a pool whose threads all wait would stand still. Other threads, which may wait,
+/// get `false` at once.
+fn work_meanwhile() -> bool {
+    if rayon::current_thread_index().is_none() {
+        return false;
+    }
+    if rayon::yield_now() != Some(rayon::Yield::Executed) {
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    true
 }
 
-impl HashedWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), LayerError> {
-        self.hasher.update(bytes);
-        self.size += bytes.len() as u64;
-        self.out.write_all(bytes).map_err(LayerError::Write)
+impl Write for BlockWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.block.capacity() == 0 {
+            self.block.reserve_exact(self.block_size);
+        }
+        let room = (self.block_size - self.block.len()).min(bytes.len());
+        self.block.extend_from_slice(&bytes[..room]);
+        if self.block.len() == self.block_size {
+            self.begin()?;
+        }
+        Ok(room)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -213,18 +253,19 @@ impl Encoder {
         }
     }
 
-    fn encode(self, block: Vec<u8>) -> Encoded {
+    fn encode(self, block: &[u8]) -> Encoded {
         match self {
-            Self::Gzip(level) => gzip::members(&block, level),
-            Self::Zstd(level) => zstd::bulk::compress(&block, level),
-            Self::Copy => Ok(block),
+            Self::Gzip(level) => gzip::members(block, level),
+            Self::Zstd(level) => zstd::bulk::compress(block, level),
+            Self::Copy => Ok(block.to_vec()),
         }
-        .map_err(LayerError::Write)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use rbuild_image::Digest;
+
     use super::*;
     use crate::decompress::{Encoding, decompress_sniffed};
 
@@ -275,7 +316,6 @@ mod tests {
                 );
                 assert_eq!(compressed.size, out.len() as u64);
                 assert_eq!(compressed.diff_size, size as u64);
-                assert_eq!(compressed.digest, Digest::sha256_of(&out));
                 assert_eq!(compressed.diff_id, DiffId(Digest::sha256_of(&bytes)));
                 let (encoding, mut reader) = decompress_sniffed(&out[..]).unwrap();
                 if compression != Compression::None {
