@@ -77,7 +77,8 @@ fn chunks_are_as_large_as_wanted_and_as_small_as_needed() {
 #[test]
 fn a_lost_chunk_is_taken_up_where_the_registry_is() {
     for (name, fault) in [
-        ("the answer was lost", Effect::Close),
+        ("nothing was done", Effect::Close),
+        ("the answer was lost", Effect::LostAnswer),
         ("cut on its way", Effect::CutRequest(1000)),
         ("refused for a while", Effect::status(503)),
         ("no word for a while", Effect::Stall(0, Duration::from_secs(3))),

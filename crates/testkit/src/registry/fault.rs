@@ -29,8 +29,10 @@ impl Fault {
 pub enum Effect {
     /// Another status, with headers and a body.
     Status(u16, Vec<(String, String)>, String),
-    /// The connection is closed without an answer.
+    /// The connection is closed without an answer, and nothing is done.
     Close,
+    /// What was asked is done, but the connection is closed without an answer.
+    LostAnswer,
     /// The right answer's header, and the first bytes of its body; then the connection is closed.
     Cut(usize),
     /// As [`Effect::Cut`], but instead of closing nothing comes for a while.

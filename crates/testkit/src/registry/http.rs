@@ -99,6 +99,8 @@ impl Response {
 
 /// Serves one connection until it is closed. `elsewhere`: at the registry's other host.
 pub(super) fn serve(shared: &Shared, stream: &TcpStream, elsewhere: bool) {
+    // Head and body are written apart: the second must not wait for the first's acknowledgement.
+    let _ = stream.set_nodelay(true);
     let mut reader = BufReader::new(stream);
     // A client that goes away ends its connection; that is no failure of the test.
     while let Ok(Some(request)) = read_head(&mut reader, elsewhere) {
@@ -186,7 +188,9 @@ fn answer(shared: &Shared, reader: &mut BufReader<&TcpStream>, mut request: Requ
     let is_head = request.method == "HEAD";
     let received = request.body.len();
     log(shared, request, received, response.as_ref().map_or(0, |response| response.status));
-    let Some(response) = response else { return Ok(false) };
+    let Some(response) = response.filter(|_| !matches!(effect, Some(Effect::LostAnswer))) else {
+        return Ok(false);
+    };
     // Whoever was refused before the body was read may send it all the same.
     let response = if unread { response.with("Connection", "close") } else { response };
     let goes_on = send(reader.get_ref(), disturb(response, effect.as_ref()), effect.as_ref(), is_head)?;
