@@ -511,6 +511,10 @@ pub(crate) fn registry_failure(
             Some("are repository and tag right?".to_owned())
         }
         ErrorKind::NotFound => Some(format!("is the name right? `{name}` means `{reference}`")),
+        ErrorKind::Network if error.to_string().contains("certificate") => Some(format!(
+            "put its authority into `~/.config/containers/certs.d/{}/ca.crt`, or into a folder that `--cert-dir` names",
+            reference.domain()
+        )),
         ErrorKind::Network => Some(format!(
             "can this machine reach `{}`? a proxy is named by HTTPS_PROXY, a mirror by registries.conf",
             reference.domain()

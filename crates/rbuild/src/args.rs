@@ -37,6 +37,9 @@ pub(crate) struct GlobalArgs {
     /// Where images, snapshots and cache lie [default: $RBUILD_ROOT, else rbuild/ in the XDG data home]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
+    /// Certificates for registries, beside the system's: authorities (*.crt), our own (*.cert with *.key)
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) cert_dir: Option<PathBuf>,
     /// Say more about what is done and why
     #[arg(short = 'D', long, global = true)]
     pub(crate) debug: bool,
@@ -50,8 +53,8 @@ pub(crate) fn arranged(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsS
     while let Some(option) = arguments.get(at).and_then(|option| option.to_str()) {
         match option {
             "-D" | "--debug" => at += 1,
-            "--root" => at += 2,
-            _ if option.starts_with("--root=") => at += 1,
+            "--root" | "--cert-dir" => at += 2,
+            _ if option.starts_with("--root=") || option.starts_with("--cert-dir=") => at += 1,
             _ => break,
         }
     }

@@ -25,7 +25,7 @@ const GRACE: Duration = Duration::from_millis(600);
 /// Builds, shows progress, and writes what was asked for beside the image.
 pub(crate) fn run(args: &BuildArgs, global: &GlobalArgs, place: &'static Place) -> Result<(), CliError> {
     let call = check::asked_for(args)?;
-    let workshop = Workshop::new(global.root.clone(), place);
+    let workshop = Workshop::new(global.clone(), place);
     let request = request::read(args, &workshop)?;
     let (store, client) = (workshop.store()?, workshop.client()?);
     let cancel = Cancel::new()

@@ -38,7 +38,7 @@ pub(crate) fn run(command: &DockerfileCommand) -> Result<(), CliError> {
 
 /// Prints the stage graph.
 pub(crate) fn plan(args: &PlanArgs, global: &GlobalArgs, place: &'static Place) -> Result<(), CliError> {
-    let workshop = Workshop::new(global.root.clone(), place);
+    let workshop = Workshop::new(global.clone(), place);
     let request = request::read(&args.build, &workshop)?;
     let shown = |error| CliError::Build {
         error,

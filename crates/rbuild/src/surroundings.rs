@@ -13,6 +13,7 @@ use rbuild_registry::{
 };
 use rbuild_store::{Store, StoreOptions};
 
+use crate::args::GlobalArgs;
 use crate::failure::CliError;
 
 /// Where distributions keep their bundle of certificate authorities.
@@ -65,7 +66,11 @@ pub(crate) fn docker_config() -> PathBuf {
 }
 
 /// A registry client that knows this user's registries, logins and proxies.
-pub(crate) fn client(place: &'static Place) -> Result<Client, CliError> {
+pub(crate) fn client(global: &GlobalArgs, place: &'static Place) -> Result<Client, CliError> {
+    if let Some(folder) = global.cert_dir.as_deref().filter(|folder| !folder.is_dir()) {
+        let text = format!("could not read certificates: there is no folder `{}`", folder.display());
+        return Err(CliError::usage(text));
+    }
     let fault = |error| CliError::registry("could not prepare the registry client".to_owned(), error);
     let wrong_file = |error| {
         let message = "could not prepare the registry client";
@@ -79,6 +84,7 @@ pub(crate) fn client(place: &'static Place) -> Result<Client, CliError> {
         registries,
         credentials: logins,
         helper: Some(helper_runner(place)),
+        cert_dir: global.cert_dir.clone(),
         certs_dirs: vec![
             "/etc/containers/certs.d".into(),
             "/etc/docker/certs.d".into(),

@@ -3,6 +3,7 @@
 //! They need Debian's busybox-static, docker-registry, skopeo, umoci, buildah and podman (`cargo xtask test` installs them), and
 //! run as root and as an ordinary user with subordinate ids.
 
+mod access;
 mod build;
 mod cache;
 mod checks;

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::common::{Protected, Run, Test, registry, text, tool};
+use crate::common::{Protected, Run, Test, log_in, registry, succeeds_with_password, text, tool};
 
 /// rbuild with these arguments.
 fn rbuild(test: &Test, arguments: &[&str]) -> Run {
@@ -230,18 +230,4 @@ fn credential_helpers_keep_logins() {
     with_helper(&["logout", &server.address]).succeeds();
     assert!(!test.beside("home/kept").exists());
     with_helper(&["pull", &name]).fails(4, &["401"]);
-}
-
-fn log_in(test: &Test, address: &str) {
-    succeeds_with_password(test.command().args(["login", "--username", "ci", "--password-stdin", address]));
-}
-
-/// Runs a login with the right password on its standard input.
-fn succeeds_with_password(command: &mut std::process::Command) {
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(format!("{}\n", Protected::PASSWORD).as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success());
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "Login Succeeded\n");
 }

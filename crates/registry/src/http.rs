@@ -81,7 +81,7 @@ impl fmt::Debug for Http {
 impl Http {
     pub(crate) fn new(options: &ClientOptions) -> Result<Http> {
         Ok(Http {
-            trust: Trust::new(&options.extra_roots, &options.certs_dirs)?,
+            trust: Trust::new(options)?,
             proxies: options.proxies.clone(),
             retry: options.retry.clone(),
             user_agent: options.user_agent.clone(),
@@ -339,6 +339,9 @@ fn network(method: &Method, target: &Uri, error: ureq::Error) -> RegistryError {
         return protocol(method, target, format!("not an answer in HTTP, {source}"));
     }
     let (message, transient) = match &error {
+        ureq::Error::Io(source) if is_unknown_name(source) => {
+            (format!("the host `{host}` is not known"), false)
+        }
         ureq::Error::Io(source) => (root_cause(source), is_transient(source, &host)),
         ureq::Error::Timeout(what) => (format!("timed out ({what})"), true),
         ureq::Error::HostNotFound => (format!("the host `{host}` is not known"), false),
@@ -356,6 +359,13 @@ fn is_transient(error: &io::Error, host: &str) -> bool {
         io::ErrorKind::ConnectionRefused => !url::is_loopback(host),
         _ => true,
     }
+}
+
+/// The standard library has no kind of error for what `getaddrinfo` says, and its words are the system's; a resolver that does not
+/// answer (`EAI_AGAIN`) may do so later.
+fn is_unknown_name(error: &io::Error) -> bool {
+    let text = error.to_string();
+    text.starts_with("failed to lookup address information") && !text.contains("Temporary failure")
 }
 
 fn root_cause(error: &io::Error) -> String {

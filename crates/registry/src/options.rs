@@ -21,6 +21,8 @@ pub struct ClientOptions {
     /// Folders in the form of `/etc/docker/certs.d`: a folder for each `host[:port]` with `*.crt` (authorities), `*.cert` and `*.key`
     /// (the client's own).
     pub certs_dirs: Vec<PathBuf>,
+    /// A folder of such files for every registry.
+    pub cert_dir: Option<PathBuf>,
     /// HTTP proxies.
     pub proxies: ProxyConf,
     /// How often and how patiently requests are made again.
@@ -41,6 +43,7 @@ impl Default for ClientOptions {
             helper: None,
             extra_roots: Vec::new(),
             certs_dirs: Vec::new(),
+            cert_dir: None,
             proxies: ProxyConf::default(),
             retry: RetryPolicy::default(),
             transfers: 6,

@@ -7,20 +7,21 @@ use std::sync::{Arc, OnceLock};
 
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig};
 
-use crate::{RegistryError, Result};
+use crate::{ClientOptions, RegistryError, Result};
 
 /// The authorities for every host, read when the first TLS connection needs them (parsing the system's takes milliseconds).
 #[derive(Debug)]
 pub(crate) struct Trust {
     extra: Vec<Certificate<'static>>,
     certs_dirs: Vec<PathBuf>,
+    cert_dir: Option<PathBuf>,
     system: OnceLock<Vec<Certificate<'static>>>,
 }
 
 impl Trust {
-    pub(crate) fn new(extra_roots: &[Vec<u8>], certs_dirs: &[PathBuf]) -> Result<Trust> {
+    pub(crate) fn new(options: &ClientOptions) -> Result<Trust> {
         let mut extra = Vec::new();
-        for pem in extra_roots {
+        for pem in &options.extra_roots {
             let found = certificates(pem).map_err(|reason| RegistryError::Tls { reason })?;
             if found.is_empty() {
                 return Err(RegistryError::Tls {
@@ -29,7 +30,8 @@ impl Trust {
             }
             extra.extend(found);
         }
-        Ok(Trust { extra, certs_dirs: certs_dirs.to_owned(), system: OnceLock::new() })
+        let (certs_dirs, cert_dir) = (options.certs_dirs.clone(), options.cert_dir.clone());
+        Ok(Trust { extra, certs_dirs, cert_dir, system: OnceLock::new() })
     }
 
     /// The set-up for `domain` (`host[:port]`).
@@ -58,9 +60,8 @@ impl Trust {
 
     fn own_files(&self, domain: &str) -> Result<OwnFiles> {
         let mut own = OwnFiles::default();
-        for folder in
-            self.certs_dirs.iter().map(|folder| folder.join(domain)).filter(|folder| folder.is_dir())
-        {
+        let of_domain = self.certs_dirs.iter().map(|folder| folder.join(domain));
+        for folder in of_domain.filter(|folder| folder.is_dir()).chain(self.cert_dir.clone()) {
             own.read(&folder)?;
         }
         Ok(own)

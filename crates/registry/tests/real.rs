@@ -4,13 +4,11 @@ mod common;
 
 use std::fs;
 use std::io::{self, Read};
-use std::path::Path;
-use std::process::Command;
 
 use common::{Sink, client, noise, options};
 use rbuild_image::{Descriptor, MediaType, Platform, Reference};
-use rbuild_registry::{Client, ErrorKind, HttpRequest, Pushed};
-use rbuild_testkit::{RealRegistry, TarEntry, tiny_image};
+use rbuild_registry::{Client, ErrorKind, HttpRequest, ProxyConf, Pushed, RegistryError};
+use rbuild_testkit::{Access, Authority, RealRegistry, TarEntry, TestProxy, TestRegistry, tiny_image};
 
 /// The registry, or a loud word that the test did not run.
 fn or_skip(started: Result<RealRegistry, String>) -> Option<RealRegistry> {
@@ -74,33 +72,16 @@ fn push_pull_and_mount() {
     assert!(error.to_string().contains("400: provided digest did not match"), "{error}");
 }
 
-/// A certificate for `localhost` from an authority of our own, by the openssl program; the files are `ca.pem`, `server.pem`, `server.key`.
-fn certificates(folder: &Path) -> Result<(), String> {
-    let script = "set -e; cd \"$1\"
-        openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -subj /CN=test-authority -days 2
-        openssl req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=localhost
-        printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\\n' > names
-        openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 2 -extfile names";
-    let output = Command::new("sh")
-        .args(["-c", script, "sh"])
-        .arg(folder)
-        .output()
-        .map_err(|error| error.to_string())?;
-    if output.status.success() {
-        Ok(())
-    } else {
-        Err(format!("no certificates: {}", String::from_utf8_lossy(&output.stderr)))
-    }
-}
-
 #[test]
 fn tls_with_an_authority_of_our_own() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let started = certificates(folder.path())
-        .and_then(|()| RealRegistry::start_tls(&at("server.pem"), &at("server.key")));
+    let started = Authority::make(folder.path()).and_then(|authority| {
+        let tls = Some(authority.sign("server", "DNS:localhost,IP:127.0.0.1")?);
+        RealRegistry::start_with(&Access { tls, ..Access::default() })
+    });
     let Some(registry) = or_skip(started) else { return };
-    let port = registry.address().rsplit(':').next().unwrap().to_owned();
+    let port = registry.port().to_owned();
 
     // A registry on this machine is spoken to as it answers, and its certificate is not asked for.
     for domain in [registry.address().to_owned(), format!("localhost:{port}")] {
@@ -131,4 +112,119 @@ fn tls_with_an_authority_of_our_own() {
     nonsense.extra_roots.push(b"not a certificate".to_vec());
     let error = Client::new(nonsense).unwrap_err();
     assert_eq!(error.to_string(), "could not set up TLS: an extra authority's file holds no certificate");
+}
+
+/// A client that reaches everything through this proxy, except what `no_proxy` says.
+fn behind(
+    proxy: &TestProxy,
+    no_proxy: &str,
+    change: impl FnOnce(&mut rbuild_registry::ClientOptions),
+) -> Client {
+    let mut options = options();
+    let url = Some(proxy.url());
+    options.proxies = ProxyConf { http: url.clone(), https: url, no_proxy: no_proxy.to_owned() };
+    change(&mut options);
+    Client::new(options).unwrap()
+}
+
+/// What a registry says of an image that it does not have; anything else did not get through to it.
+fn gets_through(client: &Client) -> Result<(), RegistryError> {
+    match client.manifest(&Reference::parse("registry.test/no/such:1").unwrap()) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(_) => panic!("there is no such image"),
+    }
+}
+
+#[test]
+fn a_registry_elsewhere_is_believed_only_with_its_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut client_files = None;
+    let started = Authority::make(folder.path()).and_then(|authority| {
+        let tls = Some(authority.sign("server", "DNS:registry.test")?);
+        client_files = Some(authority.sign("client", "DNS:client")?);
+        let client_authority = Some(authority.certificate());
+        RealRegistry::start_with(&Access { tls, client_authority, ..Access::default() })
+    });
+    let Some(registry) = or_skip(started) else { return };
+    let proxy = TestProxy::start(&[("registry.test:443", registry.address())]);
+    let error = gets_through(&behind(&proxy, "", |_| {})).unwrap_err();
+    assert!(error.to_string().contains("certificate") && !error.to_string().contains("tried"), "{error}");
+    // certs.d of Docker and of containers: the authority, and what we show.
+    let own = folder.path().join("certs.d/registry.test");
+    fs::create_dir_all(&own).unwrap();
+    fs::copy(folder.path().join("ca.pem"), own.join("ca.crt")).unwrap();
+    let with_folder =
+        |options: &mut rbuild_registry::ClientOptions| options.certs_dirs.push(folder.path().join("certs.d"));
+    let error = gets_through(&behind(&proxy, "", with_folder)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Network, "it wants a certificate of ours: {error}");
+    let (certificate, key) = client_files.unwrap();
+    fs::copy(certificate, own.join("client.cert")).unwrap();
+    let error = gets_through(&behind(&proxy, "", with_folder)).unwrap_err();
+    assert!(error.to_string().contains("client.cert`: its key is missing beside it"), "{error}");
+    fs::copy(key, own.join("client.key")).unwrap();
+    gets_through(&behind(&proxy, "", with_folder)).unwrap();
+    assert!(proxy.asked().iter().all(|host| host == "registry.test:443"));
+}
+
+#[test]
+fn certificates_are_passed_over_only_where_that_is_configured() {
+    let folder = tempfile::tempdir().unwrap();
+    let started = Authority::make(folder.path()).and_then(|authority| {
+        let tls = Some(authority.sign("server", "DNS:other.test")?);
+        RealRegistry::start_with(&Access { tls, ..Access::default() })
+    });
+    let Some(registry) = or_skip(started) else { return };
+    let plain = TestRegistry::start();
+    let by_tls = TestProxy::start(&[("registry.test:443", registry.address())]);
+    let in_the_clear = TestProxy::start(&[("registry.test:80", &plain.address())]);
+    let conf = "[[registry]]\nlocation = \"registry.test\"\ninsecure = true\n";
+    for proxy in [&by_tls, &in_the_clear] {
+        assert_eq!(gets_through(&behind(proxy, "", |_| {})).unwrap_err().kind(), ErrorKind::Network);
+        gets_through(&behind(proxy, "", |options| {
+            options.registries.add("registries.conf".as_ref(), conf).unwrap();
+        }))
+        .unwrap();
+        gets_through(&behind(proxy, "", |options| {
+            let daemon = br#"{"insecure-registries":["registry.test"]}"#;
+            options.registries.add_docker("daemon.json".as_ref(), daemon).unwrap();
+        }))
+        .unwrap();
+    }
+    // What is not configured was never asked in the clear.
+    assert_eq!(by_tls.asked().iter().filter(|host| *host == "registry.test:80").count(), 0);
+}
+
+#[test]
+fn proxies_are_used_but_for_what_is_near() {
+    let registry = TestRegistry::start();
+    registry.put_image("app", "1", &tiny_image());
+    let proxy = TestProxy::start(&[]);
+    let client = behind(&proxy, "registry.test", |_| {});
+    client.manifest(&registry.reference("app:1")).unwrap();
+    assert!(proxy.asked().is_empty(), "loopback goes straight");
+    // Straight means that the name must be known here.
+    let error = gets_through(&client).unwrap_err().to_string();
+    let no_resolver = error.contains("Temporary failure in name resolution");
+    assert!(error.ends_with("the host `registry.test` is not known") || no_resolver, "{error}");
+    assert!(proxy.asked().is_empty());
+    let refused = gets_through(&behind(&proxy, "test.example", |_| {})).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Network, "{refused}");
+    assert!(proxy.asked().iter().all(|host| host == "registry.test:443") && !proxy.asked().is_empty());
+}
+
+#[test]
+fn addresses_of_version_6() {
+    let registry = TestRegistry::start_at("[::1]");
+    assert!(registry.address().starts_with("[::1]:"), "{}", registry.address());
+    registry.put_image("team/app", "1", &tiny_image().layer(&[TarEntry::file("a", "b")]));
+    let client = client();
+    let found = client.resolve(&registry.reference("team/app:1"), &Platform::host()).unwrap();
+    client
+        .blob(&registry.reference("team/app:1"), &found.manifest.layers[0], &mut Sink::default(), &|_| {})
+        .unwrap();
+    let open = || -> io::Result<Box<dyn Read + Send>> { Ok(Box::new(io::Cursor::new(b"x".to_vec()))) };
+    let descriptor = Descriptor::of(MediaType::ImageLayer, b"x");
+    client.push_blob(&registry.reference("team/new:1"), &descriptor, &open, &[], &|_| {}).unwrap();
+    assert!(registry.has_blob("team/new", &descriptor.digest));
 }

@@ -33,7 +33,7 @@ pub(crate) fn run(args: &InspectArgs, global: &GlobalArgs, place: &'static Place
     let format = Format::parse(args.format.as_deref())?;
     let platform = platform(args.platform.as_deref())?;
     let see = |name: &String| match TRANSPORTS.iter().any(|transport| name.starts_with(transport)) {
-        true => elsewhere(name, &platform, place),
+        true => elsewhere(name, &platform, global, place),
         false => here(name, global, place),
     };
     let images: Vec<Seen> = args.images.iter().map(see).collect::<Result<_, _>>()?;
@@ -67,8 +67,13 @@ fn here(name: &str, global: &GlobalArgs, place: &'static Place) -> Result<Seen, 
 }
 
 /// At a registry, or in an archive.
-fn elsewhere(name: &str, platform: &Platform, place: &'static Place) -> Result<Seen, CliError> {
-    let client = Arc::new(surroundings::client(place)?);
+fn elsewhere(
+    name: &str,
+    platform: &Platform,
+    global: &GlobalArgs,
+    place: &'static Place,
+) -> Result<Seen, CliError> {
+    let client = Arc::new(surroundings::client(global, place)?);
     let image = relay::inspect(&client, &Location::parse(name)?, platform)?;
     Ok(Seen {
         id: image.manifest.config.digest.to_string(),

@@ -10,15 +10,16 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr
 
 use super::args::{LoginArgs, LogoutArgs};
 use super::print;
+use crate::args::GlobalArgs;
 use crate::failure::CliError;
 use crate::surroundings;
 
 const DOCKER_HUB: &str = "docker.io";
 
-pub(crate) fn login(args: &LoginArgs, place: &'static Place) -> Result<(), CliError> {
+pub(crate) fn login(args: &LoginArgs, global: &GlobalArgs, place: &'static Place) -> Result<(), CliError> {
     let registry = registry_name(args.registry.as_deref().unwrap_or(DOCKER_HUB));
     let credential = ask(args, &registry)?;
-    let client = surroundings::client(place)?;
+    let client = surroundings::client(global, place)?;
     let credential = client.check_login(&registry, &credential).map_err(|error| {
         let refused = matches!(error.kind(), ErrorKind::Unauthorized | ErrorKind::Denied);
         let failure =

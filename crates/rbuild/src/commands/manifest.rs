@@ -22,7 +22,9 @@ pub(crate) fn run(
 ) -> Result<(), CliError> {
     let store = surroundings::open_store(global.root.as_deref(), place)?;
     match command {
-        ManifestCommand::Create { list, images, amend } => create(&store, list, images, *amend, place),
+        ManifestCommand::Create { list, images, amend } => {
+            create(&store, list, images, *amend, global, place)
+        }
         ManifestCommand::Annotate { list, image, os, arch, variant, os_version, os_features } => {
             let mut list = ImageList::find(&store, &reference(list)?)?;
             list.annotate(image, |platform: &mut Platform| {
@@ -39,7 +41,7 @@ pub(crate) fn run(
             })?;
             Ok(list.keep(&store)?)
         }
-        ManifestCommand::Inspect { name } => inspect(&store, name, place),
+        ManifestCommand::Inspect { name } => inspect(&store, name, global, place),
         ManifestCommand::Push { list, destination, purge } => {
             push(&reference(list)?, destination.as_deref(), *purge, global, place)
         }
@@ -52,6 +54,7 @@ fn create(
     list: &str,
     images: &[String],
     amend: bool,
+    global: &GlobalArgs,
     place: &'static Place,
 ) -> Result<(), CliError> {
     let name = reference(list)?;
@@ -67,7 +70,7 @@ fn create(
         (known, _) => known.unwrap_or_else(|| ImageList::new(name.clone())),
     };
     if !images.is_empty() {
-        let client = surroundings::client(place)?;
+        let client = surroundings::client(global, place)?;
         images.iter().try_for_each(|image| list.add(&client, image))?;
     }
     list.keep(store)?;
@@ -76,12 +79,12 @@ fn create(
 }
 
 /// The index that was begun, else what the registry has under the name.
-fn inspect(store: &Store, text: &str, place: &'static Place) -> Result<(), CliError> {
+fn inspect(store: &Store, text: &str, global: &GlobalArgs, place: &'static Place) -> Result<(), CliError> {
     let name = reference(text)?;
     let bytes = match ImageList::find(store, &name) {
         Ok(list) => list.document().to_bytes(),
         Err(_) => {
-            let fetched = surroundings::client(place)?.manifest(&name).map_err(|error| {
+            let fetched = surroundings::client(global, place)?.manifest(&name).map_err(|error| {
                 CliError::registry(format!("could not get the manifest of `{}`", name.familiar()), error)
             })?;
             fetched.bytes

@@ -43,7 +43,7 @@ pub(crate) struct Work {
 impl Work {
     pub(crate) fn begin(global: &GlobalArgs, place: &'static Place, quiet: bool) -> Result<Work, CliError> {
         let store = surroundings::open_store(global.root.as_deref(), place)?;
-        let client = Arc::new(surroundings::client(place)?);
+        let client = Arc::new(surroundings::client(global, place)?);
         let progress = if quiet { Progress::Quiet } else { Progress::Auto };
         Ok(Work { store, client, ui: crate::build::progress(progress, false) })
     }

@@ -1,71 +1,79 @@
-//! A `docker-registry` that wants user name and password.
+//! Debian's `docker-registry` behind a login.
 
-use std::fs;
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::Duration;
+use rbuild_testkit::registry::Login;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
+use rbuild_testkit::{Access, Gate, RealRegistry, TestRegistry};
 use tempfile::TempDir;
 
-use super::text;
+use super::Test;
 
 /// The registry; it ends with the value.
 pub(crate) struct Protected {
     /// Host and port.
     pub(crate) address: String,
-    server: Child,
+    /// The token server, where it wants tokens.
+    pub(crate) tokens: Option<TestRegistry>,
+    _server: RealRegistry,
     _folder: TempDir,
 }
 
 impl Protected {
-    /// The password of the user `ci`.
+    /// The one user.
+    pub(crate) const USER: &str = "ci";
+    /// The user's password.
     pub(crate) const PASSWORD: &str = "secret word";
     /// What `htpasswd -B` says of it.
     const HTPASSWD: &str = "ci:$2y$05$abcdefghijklmnopqrstuu1C7yeI3ZG3Jm.nHdnKkGJg1xTYKP9Oy\n";
 
-    /// Starts it on a port that was free a moment ago.
+    /// It wants user name and password with each request.
     pub(crate) fn start() -> Protected {
-        (0..5).find_map(|_| Protected::try_to_start()).expect("docker-registry does not listen")
+        let gate = Gate::Htpasswd(Protected::HTPASSWD.to_owned());
+        Protected::behind(gate, None, tempfile::tempdir().unwrap())
     }
 
-    fn try_to_start() -> Option<Protected> {
-        let folder = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let address = format!("127.0.0.1:{port}");
-        let (configuration, passwords) = (folder.path().join("config.yml"), folder.path().join("htpasswd"));
-        fs::write(&passwords, Protected::HTPASSWD).unwrap();
-        let settings = format!(
-            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nstorage: {{inmemory: {{}}}}\n\
-             auth: {{htpasswd: {{realm: tests, path: '{}'}}}}\nhttp: {{addr: '{address}', secret: local}}\n",
-            text(&passwords)
-        );
-        fs::write(&configuration, settings).unwrap();
-        let mut server = Command::new("docker-registry")
-            .args(["serve", text(&configuration)])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        for _ in 0..500 {
-            if TcpStream::connect(&address).is_ok() {
-                return Some(Protected { address, server, _folder: folder });
-            }
-            if server.try_wait().unwrap().is_some() {
-                return None;
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-        let _ = server.kill();
-        let _ = server.wait();
-        None
+    /// It wants tokens of a token server, which gives them for the user's password.
+    pub(crate) fn start_with_tokens() -> Protected {
+        let (tokens, folder) = (TestRegistry::start(), tempfile::tempdir().unwrap());
+        tokens.require(Login::Token {
+            user: Some((Protected::USER.to_owned(), Protected::PASSWORD.to_owned())),
+            refresh: None,
+            only: None,
+        });
+        tokens.sign_tokens(folder.path(), "tests").unwrap();
+        let gate = Gate::Tokens {
+            realm: format!("http://{}/token", tokens.address()),
+            service: "test-registry".to_owned(),
+            issuer: "tests".to_owned(),
+            certificate: folder.path().join("token.pem"),
+        };
+        Protected::behind(gate, Some(tokens), folder)
+    }
+
+    fn behind(gate: Gate, tokens: Option<TestRegistry>, folder: TempDir) -> Protected {
+        let server = RealRegistry::start_with(&Access { gate, ..Access::default() }).unwrap();
+        Protected { address: server.address().to_owned(), tokens, _server: server, _folder: folder }
     }
 }
 
-impl Drop for Protected {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
+/// Logs in as the one user.
+pub(crate) fn log_in(test: &Test, address: &str) {
+    succeeds_with_password(test.command().args([
+        "login",
+        "--username",
+        Protected::USER,
+        "--password-stdin",
+        address,
+    ]));
+}
+
+/// Runs a login with the right password on its standard input.
+pub(crate) fn succeeds_with_password(command: &mut Command) {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(format!("{}\n", Protected::PASSWORD).as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "Login Succeeded\n");
 }
