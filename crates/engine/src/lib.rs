@@ -25,7 +25,7 @@ mod schedule;
 mod state;
 mod steps;
 pub mod stored;
-
+mod throwaway;
 mod users;
 
 use rbuild_dockerfile::{BuildPlatform, Dockerfile, Finding, GraphArguments, ParseOptions, Plan, StageGraph};
@@ -44,6 +44,7 @@ pub use request::{
     BuildRequest, CacheUse, CompressionChoice, Context, Destination, NamedContext, Network, Output,
     RunOptions, Secret, SecretSource,
 };
+pub use throwaway::{ContainerImage, ThrowAway};
 
 /// What a build works with.
 #[derive(Debug, Clone, Copy)]

@@ -8,13 +8,13 @@ use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, openat, statat};
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
     fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
 };
 use rustix::process::{DumpableBehavior, Signal};
-use rustix::thread::{CapabilitySets, Gid, Uid};
+use rustix::thread::{CapabilitySets, Gid, LinkNameSpaceType, ThreadNameSpaceType, Uid};
 
 use crate::CapabilitySet;
 use crate::plan::{Filter, KernelFs, KernelFsOptions, SetupOp, Slot};
@@ -32,6 +32,8 @@ pub(crate) struct Script {
     pub(crate) slots: Vec<RawFd>,
     /// Where [`Record`]s go; close-on-exec.
     pub(crate) report: RawFd,
+    /// Closed when the command's program runs, or never will; close-on-exec.
+    pub(crate) executed: RawFd,
     /// Readable when rbuild is dead.
     pub(crate) parent: RawFd,
     /// Paths to try in order.
@@ -109,7 +111,11 @@ impl Script {
         // Init never exits by a signal's default action (it is pid 1), but it has to hear of its child and pass others on.
         sys::block_signals();
         match sys::clone_child(0, &mut || self.command()) {
-            Ok((pid, _)) => self.wait_for(pid),
+            Ok((pid, _)) => {
+                // The command's copy goes with its exec.
+                let _ = sys::close_range(self.executed as u32, self.executed as u32);
+                self.wait_for(pid)
+            }
             Err(e) => self.say(Record::Fork { errno: e.raw_os_error() }),
         }
     }
@@ -160,6 +166,23 @@ impl Script {
     }
 }
 
+/// The life of the first process of a [`crate::Companion`]'s pid namespace: starts the program, and ends when that does.
+pub(crate) fn outlive(
+    parent: RawFd,
+    streams: [RawFd; 3],
+    keep: &[RawFd],
+    program: &mut dyn FnMut() -> i32,
+) -> i32 {
+    let ready = die_with_parent(parent)
+        .and_then(|()| connect(streams))
+        .and_then(|()| sys::close_all_except(keep))
+        // Kept past the exec too.
+        .and_then(|()| keep.iter().try_for_each(|&fd| rustix::io::fcntl_setfd(borrow(fd), FdFlags::empty())));
+    let Ok((child, _)) = ready.and_then(|()| sys::clone_child(0, program)) else { return 1 };
+    while sys::wait_raw(child, 0).is_none() {}
+    0
+}
+
 fn runnable(path: &CStr) -> Result<(), Errno> {
     let stat = statat(CWD, path, AtFlags::empty())?;
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
@@ -177,6 +200,16 @@ fn carry_out(op: &SetupOp, slots: &mut [RawFd], parent: RawFd) -> Result<(), Err
         SetupOp::NewKeyring => new_keyring(),
         SetupOp::Hostname(name) => rustix::system::sethostname(name),
         SetupOp::LoopbackUp => sys::loopback_up(),
+        SetupOp::JoinNetwork(namespace) => {
+            let namespace = get(slots, *namespace)?;
+            rustix::thread::move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))
+        }
+        SetupOp::JoinSandbox(init, root, network) => {
+            join_sandbox(get(slots, *init)?, get(slots, *root)?, *network)
+        }
+        SetupOp::ReadOnlyRoot(root) => sys::mount_setattr(get(slots, *root)?, 0, sys::ATTR_RDONLY, 0),
+        SetupOp::ControllingTerminal => rustix::process::ioctl_tiocsctty(borrow(0)),
+        SetupOp::DieWithInit => rustix::process::set_parent_process_death_signal(Some(Signal::KILL)),
         SetupOp::OpenKernelFs(fs, slot, options) => open_kernel_fs(*fs, *slot, *options, slots),
         // Not on `/`: `EnterRoot` takes away the topmost mount there, which has to be the old root.
         SetupOp::Park(mount) => attach(get(slots, *mount)?, CWD, c"/proc"),
@@ -297,6 +330,22 @@ fn enter_root(root: BorrowedFd<'_>) -> Result<(), Errno> {
         Err(Errno::PERM | Errno::NOSYS) => rustix::process::chroot(c".")?,
         Err(e) => return Err(e),
     }
+    rustix::process::chdir(c"/")
+}
+
+/// The pid namespace is that of the children to come.
+fn join_sandbox(init: BorrowedFd<'_>, root: BorrowedFd<'_>, network: bool) -> Result<(), Errno> {
+    let mut namespaces = ThreadNameSpaceType::MOUNT
+        | ThreadNameSpaceType::PROCESS_ID
+        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+        | ThreadNameSpaceType::CONTROL_GROUP;
+    // The host's network is not ours to join, and we are in it.
+    namespaces.set(ThreadNameSpaceType::NETWORK, network);
+    rustix::thread::move_into_thread_name_spaces(init, namespaces)?;
+    // Where `pivot_root` is forbidden the sandbox's root is not its namespace's.
+    rustix::process::fchdir(root)?;
+    rustix::process::chroot(c".")?;
     rustix::process::chdir(c"/")
 }
 

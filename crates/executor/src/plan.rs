@@ -46,6 +46,12 @@ pub enum SetupOp {
     Hostname(Vec<u8>),
     /// `lo` up in the network namespace.
     LoopbackUp,
+    /// The network namespace that was made before; what shows it (sysfs) is made after this.
+    JoinNetwork(Slot),
+    /// The namespaces of a running sandbox, whose init and root these are, and its network where the flag says so.
+    JoinSandbox(Slot, Slot, bool),
+    /// No writes to the tree itself; its mounts have flags of their own.
+    ReadOnlyRoot(Slot),
     /// Make a kernel file system; where the kernel refuses a new one, the prepared bind takes its place.
     OpenKernelFs(KernelFs, Slot, KernelFsOptions),
     /// Attach a tree anywhere in this mount namespace, to clone parts of it: Linux < 6.15 clones attached mounts only.
@@ -68,6 +74,10 @@ pub enum SetupOp {
     CloseSetup(Vec<RawFd>),
     /// A new session, so that the terminal's signals don't reach the command.
     NewSession,
+    /// The terminal on standard input becomes the session's.
+    ControllingTerminal,
+    /// The kernel kills the command when its parent ends. Last: a change of ids takes it away.
+    DieWithInit,
     /// A resource limit; the second one, within our own, where the first is refused.
     Limit(Resource, Rlimit, Rlimit),
     /// The file mode creation mask.
@@ -125,6 +135,11 @@ impl fmt::Display for SetupOp {
             Self::NewKeyring => write!(f, "join a new session keyring"),
             Self::Hostname(name) => write!(f, "set the host name to {}", String::from_utf8_lossy(name)),
             Self::LoopbackUp => write!(f, "bring lo up"),
+            Self::JoinNetwork(_) => write!(f, "join the network namespace"),
+            Self::JoinSandbox(..) => write!(f, "join the sandbox"),
+            Self::ReadOnlyRoot(_) => write!(f, "make the root read-only"),
+            Self::ControllingTerminal => write!(f, "take the terminal"),
+            Self::DieWithInit => write!(f, "die with its parent"),
             Self::OpenKernelFs(fs, ..) => write!(f, "make a {} file system", fs.name().to_string_lossy()),
             Self::Park(_) => write!(f, "park a tree to clone from"),
             Self::ClonePart(_, name, ..) => write!(f, "clone /{} of a parked tree", name.to_string_lossy()),

@@ -2,7 +2,7 @@
 //! ordinary code; the child only puts them in place.
 
 use std::collections::BTreeMap;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -10,9 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat, symlinkat};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
-};
+use rustix::mount::MountAttrFlags;
 
 use crate::beneath::View;
 use crate::child::Script;
@@ -60,9 +58,6 @@ const MASKED: [&str; 12] = [
 /// What they let be read but not written.
 const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 
-/// The group that owns terminals in every distribution.
-const TTY_GROUP: u32 = 5;
-
 /// All that one run holds: drop it only after the child has its copies.
 #[derive(Debug)]
 pub(crate) struct Prepared {
@@ -81,6 +76,10 @@ pub(crate) struct Ends<'a> {
     pub(crate) stdout: BorrowedFd<'a>,
     pub(crate) stderr: BorrowedFd<'a>,
     pub(crate) report: BorrowedFd<'a>,
+    /// The command's end of the pipe that its exec closes.
+    pub(crate) executed: BorrowedFd<'a>,
+    /// The mount of /dev/pts.
+    pub(crate) devpts: BorrowedFd<'a>,
     pub(crate) parent: BorrowedFd<'a>,
     /// The command's end of the supervisor's socket, where there is one.
     pub(crate) supervisor: Option<BorrowedFd<'a>>,
@@ -138,8 +137,14 @@ impl Builder<'_> {
         self.ops.push(SetupOp::HideMemory);
         self.ops.push(SetupOp::NewKeyring);
         self.ops.push(SetupOp::Hostname(self.spec.hostname.as_bytes().to_vec()));
-        if self.spec.network == Network::None {
-            self.ops.push(SetupOp::LoopbackUp);
+        match &self.spec.network {
+            Network::Host => {}
+            Network::None => self.ops.push(SetupOp::LoopbackUp),
+            Network::Joined(namespace) => {
+                let namespace = duplicate(namespace.as_fd())?;
+                let slot = self.slot(namespace);
+                self.ops.push(SetupOp::JoinNetwork(slot));
+            }
         }
         // New proc and sysfs mounts are measured against those of the old root, so they are made before it goes.
         let proc = self.kernel_fs(KernelFs::Proc, false, Some("/proc"), false)?;
@@ -151,7 +156,7 @@ impl Builder<'_> {
         parked.extend(self.trees()?);
         let root = self.slot(root);
         self.ops.push(SetupOp::EnterRoot(root));
-        let null = self.devices()?;
+        let null = self.devices(duplicate(ends.devpts)?)?;
         self.attach_kernel_fs(mqueue, "/dev/mqueue")?;
         self.attach_kernel_fs(proc, "/proc")?;
         self.attach_kernel_fs(sys, "/sys")?;
@@ -162,7 +167,11 @@ impl Builder<'_> {
             self.hide(proc, sys, null);
         }
         self.mounts(parked)?;
-        self.working_directory()
+        self.working_directory()?;
+        if self.spec.read_only {
+            self.ops.push(SetupOp::ReadOnlyRoot(root));
+        }
+        Ok(())
     }
 
     /// A clear sentence instead of EINVAL in the child.
@@ -270,7 +279,7 @@ impl Builder<'_> {
     }
 
     /// /dev: a tmpfs that is finished before it is mounted. Returns the slot of its root.
-    fn devices(&mut self) -> Result<Slot, SandboxError> {
+    fn devices(&mut self, devpts: OwnedFd) -> Result<Slot, SandboxError> {
         let dev = new_tmpfs(&[("mode", "0755"), ("size", "64m")], MountAttrFlags::MOUNT_ATTR_NOSUID)?;
         let failed = |e| SandboxError::call("fill /dev", e);
         for name in ["pts", "shm", "mqueue"] {
@@ -299,7 +308,7 @@ impl Builder<'_> {
             let (source, target) = (self.slot(source), self.slot(target));
             self.ops.push(SetupOp::Attach(source, target, format!("/dev/{}", name.display())));
         }
-        self.attach(self.terminals()?, "/dev/pts", true, false)?;
+        self.attach(devpts, "/dev/pts", true, false)?;
         let size = self.spec.shm_size.to_string();
         let flags = MountAttrFlags::MOUNT_ATTR_NOSUID
             | MountAttrFlags::MOUNT_ATTR_NODEV
@@ -328,18 +337,6 @@ impl Builder<'_> {
             }
         }
         all
-    }
-
-    fn terminals(&self) -> Result<OwnedFd, SandboxError> {
-        let failed = |e| SandboxError::call("make a devpts file system", e);
-        let fs = fsopen("devpts", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed)?;
-        let group = if self.id_map.contains(0, TTY_GROUP) { TTY_GROUP } else { 0 }.to_string();
-        for (key, value) in [("ptmxmode", "0666"), ("mode", "0620"), ("gid", &group)] {
-            fsconfig_set_string(&fs, key, value).map_err(failed)?;
-        }
-        fsconfig_create(&fs).map_err(failed)?;
-        let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, flags).map_err(failed)
     }
 
     fn attach_kernel_fs(&mut self, mount: Slot, at: &str) -> Result<(), SandboxError> {
@@ -461,7 +458,8 @@ impl Builder<'_> {
         let held: Vec<RawFd> = spec.held.iter().map(|fd| fd.as_raw_fd()).collect();
         let report = ends.report.as_raw_fd();
         let supervisor = ends.supervisor.map(|fd| fd.as_raw_fd());
-        let kept_after = sorted(held.iter().copied().chain([report]).chain(supervisor));
+        let executed = ends.executed.as_raw_fd();
+        let kept_after = sorted(held.iter().copied().chain([report, executed]).chain(supervisor));
         let streams = [ends.stdin, ends.stdout, ends.stderr, ends.parent].map(|fd| fd.as_raw_fd());
         let during =
             kept_after.iter().chain(&streams).chain(self.slots.iter().filter(|&&fd| fd >= 0)).copied();
@@ -473,75 +471,103 @@ impl Builder<'_> {
             }
         }
         setup.push(SetupOp::CloseSetup(kept_after));
-        let (programs, search) = programs(spec)?;
-        Ok(Script {
-            setup,
-            command: self.command_ops(supervisor)?,
-            slots: std::mem::take(&mut self.slots),
-            report,
-            parent: ends.parent.as_raw_fd(),
-            programs: CStrings::new(programs),
-            search,
-            argv: CStrings::new(
-                spec.argv.iter().map(|a| c_string("an argument", a)).collect::<Result<_, _>>()?,
-            ),
-            env: CStrings::new(spec.env.iter().map(environment_entry).collect::<Result<_, _>>()?),
-        })
+        let command = command_ops(spec, &self.id_map, &self.working_directory_path()?, supervisor)?;
+        let lines = [report, executed, ends.parent.as_raw_fd()];
+        script(spec, setup, command, std::mem::take(&mut self.slots), lines)
     }
 
-    /// Rights go in this order: the filter while we may load one, the bounding set while we hold CAP_SETPCAP, the groups
-    /// while we hold CAP_SETGID, the ids, and what capabilities are left last.
-    fn command_ops(&self, supervisor: Option<RawFd>) -> Result<Vec<SetupOp>, SandboxError> {
-        let spec = self.spec;
-        let mut ops = vec![SetupOp::NewSession];
-        ops.extend(spec.rlimits.iter().map(limit));
-        ops.push(SetupOp::Umask(spec.umask));
-        // Without links on the way: it was looked up in the tree, and that is where it was made.
-        let cwd = Path::new("/").join(self.view.resolve(&spec.cwd)?);
-        ops.push(SetupOp::WorkingDirectory(c_string("the working directory", cwd.as_os_str())?));
-        ops.push(SetupOp::DefaultSignals);
-        if let Some(socket) = supervisor {
-            ops.push(SetupOp::Supervise(Filter(self.supervised_filter()), socket));
-        } else if !spec.privileged {
-            ops.push(SetupOp::Seccomp(Filter(seccomp::docker_filter(spec.capabilities))));
-        }
-        if !spec.privileged {
-            ops.push(SetupOp::BoundingSet(spec.capabilities));
-        }
-        // In a namespace with a single id the kernel forbids setgroups, because dropping a group may grant access.
-        if setgroups_allowed() {
-            let mapped = spec.groups.iter().copied().filter(|&gid| self.id_map.contains(0, gid));
-            ops.push(SetupOp::Groups(mapped.collect()));
-        }
-        // A supervised command takes itself for that user.
-        if supervisor.is_none() {
-            ops.push(SetupOp::Identity(spec.uid, spec.gid));
-        }
-        if !spec.privileged {
-            ops.push(SetupOp::Capabilities(spec.capabilities));
-        }
-        Ok(ops)
-    }
-
-    /// What another user than root opens and asks access for is looked at from the start; otherwise only what is made.
-    fn supervised_filter(&self) -> Vec<sys::Instruction> {
-        let spec = self.spec;
-        let watch_access = spec.uid != 0;
-        let make = || {
-            seccomp::supervised_filter((!spec.privileged).then_some(spec.capabilities), &|name, narrow| {
-                supervised(name, narrow, watch_access)
-            })
-        };
-        // The two usual ones are made once.
-        static USUAL: [OnceLock<Vec<sys::Instruction>>; 2] = [const { OnceLock::new() }; 2];
-        match !spec.privileged && spec.capabilities == CapabilitySet::docker() {
-            true => USUAL[usize::from(watch_access)].get_or_init(make).clone(),
-            false => make(),
-        }
+    /// Without links on the way: it was looked up in the tree, and that is where it was made.
+    fn working_directory_path(&self) -> Result<CString, SandboxError> {
+        let path = Path::new("/").join(self.view.resolve(&self.spec.cwd)?);
+        c_string("the working directory", path.as_os_str())
     }
 }
 
-fn sorted(fds: impl Iterator<Item = RawFd>) -> Vec<RawFd> {
+/// All that the child needs; `lines` are its report, the pipe that its exec closes, and rbuild's pidfd.
+pub(crate) fn script(
+    spec: &SandboxSpec<'_>,
+    setup: Vec<SetupOp>,
+    command: Vec<SetupOp>,
+    slots: Vec<RawFd>,
+    [report, executed, parent]: [RawFd; 3],
+) -> Result<Script, SandboxError> {
+    let (programs, search) = programs(spec)?;
+    let argv = spec.argv.iter().map(|a| c_string("an argument", a)).collect::<Result<_, _>>()?;
+    let env = spec.env.iter().map(environment_entry).collect::<Result<_, _>>()?;
+    Ok(Script {
+        setup,
+        command,
+        slots,
+        report,
+        executed,
+        parent,
+        programs: CStrings::new(programs),
+        search,
+        argv: CStrings::new(argv),
+        env: CStrings::new(env),
+    })
+}
+
+/// Rights go in this order: the filter while we may load one, the bounding set while we hold CAP_SETPCAP, the groups
+/// while we hold CAP_SETGID, the ids, and what capabilities are left last.
+pub(crate) fn command_ops(
+    spec: &SandboxSpec<'_>,
+    id_map: &IdMap,
+    cwd: &CStr,
+    supervisor: Option<RawFd>,
+) -> Result<Vec<SetupOp>, SandboxError> {
+    let mut ops = vec![SetupOp::NewSession];
+    if spec.terminal.is_some() {
+        ops.push(SetupOp::ControllingTerminal);
+    }
+    ops.extend(spec.rlimits.iter().map(limit));
+    ops.push(SetupOp::Umask(spec.umask));
+    ops.push(SetupOp::WorkingDirectory(cwd.to_owned()));
+    ops.push(SetupOp::DefaultSignals);
+    if let Some(socket) = supervisor {
+        ops.push(SetupOp::Supervise(Filter(supervised_filter(spec)), socket));
+    } else if !spec.privileged {
+        ops.push(SetupOp::Seccomp(Filter(seccomp::docker_filter(spec.capabilities))));
+    }
+    if !spec.privileged {
+        ops.push(SetupOp::BoundingSet(spec.capabilities));
+    }
+    // In a namespace with a single id the kernel forbids setgroups, because dropping a group may grant access.
+    if setgroups_allowed() {
+        let mapped = spec.groups.iter().copied().filter(|&gid| id_map.contains(0, gid));
+        ops.push(SetupOp::Groups(mapped.collect()));
+    }
+    // A supervised command takes itself for that user.
+    if supervisor.is_none() {
+        ops.push(SetupOp::Identity(spec.uid, spec.gid));
+    }
+    if !spec.privileged {
+        ops.push(SetupOp::Capabilities(spec.capabilities));
+    }
+    Ok(ops)
+}
+
+/// What another user than root opens and asks access for is looked at from the start; otherwise only what is made.
+fn supervised_filter(spec: &SandboxSpec<'_>) -> Vec<sys::Instruction> {
+    let watch_access = spec.uid != 0;
+    let make = || {
+        seccomp::supervised_filter((!spec.privileged).then_some(spec.capabilities), &|name, narrow| {
+            supervised(name, narrow, watch_access)
+        })
+    };
+    // The two usual ones are made once.
+    static USUAL: [OnceLock<Vec<sys::Instruction>>; 2] = [const { OnceLock::new() }; 2];
+    match !spec.privileged && spec.capabilities == CapabilitySet::docker() {
+        true => USUAL[usize::from(watch_access)].get_or_init(make).clone(),
+        false => make(),
+    }
+}
+
+fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd, SandboxError> {
+    fd.try_clone_to_owned().map_err(|e| SandboxError::call("duplicate a descriptor", e))
+}
+
+pub(crate) fn sorted(fds: impl Iterator<Item = RawFd>) -> Vec<RawFd> {
     let mut fds: Vec<RawFd> = fds.collect();
     fds.sort_unstable();
     fds.dedup();
@@ -571,7 +597,7 @@ fn environment_entry((name, value): &(OsString, OsString)) -> Result<CString, Sa
     c_string("an environment variable", &entry)
 }
 
-fn c_string(what: &'static str, text: &OsStr) -> Result<CString, SandboxError> {
+pub(crate) fn c_string(what: &'static str, text: &OsStr) -> Result<CString, SandboxError> {
     CString::new(text.as_bytes()).map_err(|_| SandboxError::Nul { what, value: text.into() })
 }
 
@@ -587,7 +613,7 @@ fn limit(wanted: &Rlimit) -> SetupOp {
     SetupOp::Limit(resource, limit(soft, hard), limit(clamp(soft), clamp(hard)))
 }
 
-fn current_map() -> Result<IdMap, SandboxError> {
+pub(crate) fn current_map() -> Result<IdMap, SandboxError> {
     let read = |file| std::fs::read_to_string(file).map_err(|e| SandboxError::path("read", file, e));
     Ok(IdMap::parse(&read("/proc/self/uid_map")?, &read("/proc/self/gid_map")?))
 }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use crate::{SandboxError, SetupOp};
+use crate::{SandboxError, SetupOp, WindowSize, sys};
 
 /// How the command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,10 +41,57 @@ pub enum Stream {
     Stderr,
 }
 
+/// A sandbox whose command runs, for other threads; clones are the same. Using it after the end does nothing.
+#[derive(Debug, Clone)]
+pub struct Sandbox(Arc<Running>);
+
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) init: OwnedFd,
+    /// Its process id, as this process sees it.
+    pub(crate) pid: i32,
+    /// The terminal's other end, where the command has one.
+    pub(crate) master: Option<OwnedFd>,
+}
+
+impl Sandbox {
+    pub(crate) fn new(running: Running) -> Self {
+        Self(Arc::new(running))
+    }
+
+    pub(crate) fn running(&self) -> &Running {
+        &self.0
+    }
+
+    /// Process id of the sandbox's init.
+    pub fn pid(&self) -> i32 {
+        self.0.pid
+    }
+
+    /// Sends the command a signal that it can take: init passes on all but SIGKILL and SIGSTOP, for which there is [`Cancel`].
+    pub fn signal(&self, signal: i32) {
+        sys::pidfd_signal(self.0.init.as_fd(), signal);
+    }
+
+    /// What is written here is typed at the command's terminal; `None` without one.
+    pub fn terminal(&self) -> Option<BorrowedFd<'_>> {
+        self.0.master.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Gives the terminal another size.
+    pub fn resize(&self, size: WindowSize) {
+        // A terminal that is gone has no size.
+        let _ = self.0.master.as_ref().map(|master| size.set(master));
+    }
+}
+
 /// Takes the command's output as it comes.
 pub trait OutputSink {
     /// Some bytes, not whole lines and not necessarily text; at most 64 KiB at a time.
     fn output(&mut self, stream: Stream, bytes: &[u8]);
+
+    /// The command's program runs. Not called for one that cannot be started.
+    fn started(&mut self, _sandbox: &Sandbox) {}
 
     /// What is about to be done to set the sandbox up, in order; for a log. Does nothing by default.
     fn setup(&mut self, _operations: &mut dyn Iterator<Item = &SetupOp>) {}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rbuild_fs::Sidecar;
 
-use crate::{CapabilitySet, Mounted};
+use crate::{CapabilitySet, Mounted, NetworkNamespace, WindowSize};
 
 /// What to run, where, and with which rights. [`SandboxSpec::new`] has the defaults of a RUN; the fields are public to be set.
 #[derive(Debug)]
@@ -32,6 +32,12 @@ pub struct SandboxSpec<'a> {
     pub mounts: Vec<Mount>,
     /// Network.
     pub network: Network,
+    /// What the command reads: the reading end of a pipe, say; an empty pipe when `None`, and nothing of it with a terminal.
+    pub stdin: Option<Arc<OwnedFd>>,
+    /// A terminal of the sandbox's own as the three streams; what it shows comes as [`crate::Stream::Stdout`].
+    pub terminal: Option<WindowSize>,
+    /// The root refuses the command's writes, mounts on it do not. What was made to be mounted upon stays in the upper.
+    pub read_only: bool,
     /// `--security=insecure`: every capability this process has, no seccomp filter, nothing masked or read-only.
     pub privileged: bool,
     /// Bounding, and for root effective and permitted, capabilities; ignored when `privileged`.
@@ -62,6 +68,9 @@ impl<'a> SandboxSpec<'a> {
             hostname: "buildkitsandbox".into(),
             mounts: Vec::new(),
             network: Network::Host,
+            stdin: None,
+            terminal: None,
+            read_only: false,
             privileged: false,
             capabilities: CapabilitySet::docker(),
             rlimits: Vec::new(),
@@ -73,12 +82,14 @@ impl<'a> SandboxSpec<'a> {
 }
 
 /// Which network the command sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Network {
     /// The network of rbuild itself.
     Host,
     /// A network namespace of its own with nothing but `lo`, up.
     None,
+    /// A network namespace that others have a way into.
+    Joined(Arc<NetworkNamespace>),
 }
 
 /// One more mount inside the sandbox.

@@ -290,6 +290,20 @@ pub(crate) fn kill(pid: i32, signal: i32) {
     unsafe { libc::kill(pid, signal) };
 }
 
+/// `pidfd_send_signal(2)` with any signal number; one to a process that has ended goes nowhere.
+pub(crate) fn pidfd_signal(process: BorrowedFd<'_>, signal: i32) {
+    // SAFETY: takes integers and a null pointer for no further information.
+    unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process.as_raw_fd(),
+            signal,
+            ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+}
+
 /// `waitpid(2)`: the pid and the raw status; `None` when nothing has ended (with `WNOHANG`) or nothing is left.
 pub(crate) fn wait_raw(pid: i32, options: c_int) -> Option<(i32, i32)> {
     let mut status = 0;

@@ -9,6 +9,7 @@ use crate::commands::args::{
     CacheCommand, CopyArgs, DuArgs, HistoryArgs, ImagesArgs, InspectArgs, LoadArgs, LoginArgs, LogoutArgs,
     ManifestCommand, PruneArgs, PullArgs, PushArgs, RmiArgs, SaveArgs, TagArgs,
 };
+use crate::commands::run_args::{ExecArgs, KillArgs, LogsArgs, PsArgs, RmArgs, RunArgs, StopArgs, WaitArgs};
 
 /// Builds container images from Dockerfiles, without a daemon and without root.
 #[derive(Debug, Parser)]
@@ -118,6 +119,27 @@ pub(crate) enum Command {
     },
     /// Say what this machine allows and which way rbuild will take
     Doctor,
+    /// Run an image in a new container
+    #[command(args_override_self = true, disable_help_flag = true)]
+    Run(Box<RunArgs>),
+    /// Run a command in a running container
+    #[command(args_override_self = true)]
+    Exec(ExecArgs),
+    /// List containers
+    Ps(PsArgs),
+    /// Print what a container wrote
+    Logs(LogsArgs),
+    /// Ask containers to end, and end them where that does not help
+    Stop(StopArgs),
+    /// Send containers a signal
+    Kill(KillArgs),
+    /// Wait for the end of containers and print their exit codes
+    Wait(WaitArgs),
+    /// Remove containers
+    Rm(RmArgs),
+    /// What `run` starts beside a container
+    #[command(hide = true)]
+    ContainerMonitor { id: String },
 }
 
 #[derive(Debug, Subcommand)]

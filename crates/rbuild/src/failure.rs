@@ -11,6 +11,8 @@ pub(crate) enum CliError {
     Build { error: BuildError, source: String, name: String },
     /// Anything else.
     Plain(Box<Failure>),
+    /// The same with an exit code of its own: `run` has Docker's.
+    Coded(Box<Failure>, u8),
     /// Nothing more to say: what there was to say is printed.
     Quiet(u8),
 }
@@ -35,6 +37,14 @@ impl CliError {
     pub(crate) fn help(self, help: impl Into<String>) -> Self {
         match self {
             CliError::Plain(failure) => CliError::Plain(Box::new(failure.help(help))),
+            other => other,
+        }
+    }
+
+    /// The same with this exit code.
+    pub(crate) fn coded(self, code: u8) -> Self {
+        match self {
+            CliError::Plain(failure) => CliError::Coded(failure, code),
             other => other,
         }
     }

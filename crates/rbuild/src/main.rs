@@ -17,6 +17,7 @@ mod output_spec;
 mod request;
 mod size;
 mod surroundings;
+mod terminal;
 mod ui;
 mod workshop;
 
@@ -28,7 +29,8 @@ use rbuild_executor::Place;
 
 use crate::args::{Cli, Command};
 use crate::commands::{
-    archive, cache, copy, doctor, du, history, images, inspect, login, manifest, prune, remove, transfer,
+    archive, cache, containers, copy, doctor, du, history, images, inspect, login, logs, manifest, prune,
+    remove, run, transfer,
 };
 use crate::diagnostics::Style;
 use crate::failure::CliError;
@@ -36,11 +38,18 @@ use crate::failure::CliError;
 fn main() -> ExitCode {
     // First of all, while there is one thread: from here on file work is done as root of a user namespace.
     let entered = rbuild_executor::enter();
-    let cli = Cli::parse_from(args::arranged(std::env::args_os()));
+    let arguments = args::arranged(std::env::args_os());
+    let cli = Cli::try_parse_from(&arguments).unwrap_or_else(|error| {
+        // Nobody is left to tell if standard error is gone.
+        let _ = error.print();
+        // Docker's `run` keeps 1 and 2 for the command that it runs.
+        let is_run = arguments.get(1).is_some_and(|command| command == "run" || command == "exec");
+        std::process::exit(if is_run && error.use_stderr() { 125 } else { error.exit_code() })
+    });
     let style = Style { colour: colour(std::io::stderr().is_terminal()) };
     let result = match entered {
         // The place lives as long as the process: client and threads refer to it.
-        Ok(place) => run(cli, Box::leak(Box::new(place))),
+        Ok(place) => carry_out(cli, Box::leak(Box::new(place))),
         Err(error) => {
             let help = error.remedy();
             let failure = CliError::environment("could not enter a user namespace".to_owned(), error);
@@ -56,7 +65,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli, place: &'static Place) -> Result<(), CliError> {
+fn carry_out(cli: Cli, place: &'static Place) -> Result<(), CliError> {
     let Cli { command, build, global } = cli;
     match command {
         None => build::run(&build, &global, place),
@@ -80,6 +89,15 @@ fn run(cli: Cli, place: &'static Place) -> Result<(), CliError> {
         Some(Command::Copy(copy)) => copy::run(&copy, &global, place),
         Some(Command::Manifest { command }) => manifest::run(&command, &global, place),
         Some(Command::Doctor) => doctor::run(&global, place),
+        Some(Command::Run(run)) => run::run(&run, &global, place),
+        Some(Command::Exec(exec)) => run::exec(&exec, &global, place),
+        Some(Command::Ps(ps)) => containers::ps(&ps, &global, place),
+        Some(Command::Logs(logs)) => logs::run(&logs, &global, place),
+        Some(Command::Stop(stop)) => containers::stop(&stop, &global, place),
+        Some(Command::Kill(kill)) => containers::kill(&kill, &global, place),
+        Some(Command::Wait(wait)) => containers::wait(&wait, &global, place),
+        Some(Command::Rm(rm)) => containers::rm(&rm, &global, place),
+        Some(Command::ContainerMonitor { id }) => run::monitor(&id),
     }
 }
 
@@ -89,10 +107,13 @@ fn report(error: CliError, style: Style) -> ExitCode {
         CliError::Build { error, source, name } => {
             (diagnostics::render_error(error, source, name, style), diagnostics::exit_code(error))
         }
-        CliError::Plain(_) => {
-            let CliError::Plain(failure) = error else { return ExitCode::from(70) };
-            let error = rbuild_engine::BuildError::Failed(failure);
+        CliError::Plain(failure) => {
+            let error = rbuild_engine::BuildError::Failed(failure.clone());
             (diagnostics::render_error(&error, "", "", style), diagnostics::exit_code(&error))
+        }
+        CliError::Coded(failure, code) => {
+            let error = rbuild_engine::BuildError::Failed(failure.clone());
+            (diagnostics::render_error(&error, "", "", style), *code)
         }
         CliError::Quiet(code) => (String::new(), *code),
     };

@@ -157,7 +157,7 @@ fn run_options(args: &BuildArgs) -> Result<RunOptions> {
     })
 }
 
-fn extra_host(text: &str) -> Result<(String, IpAddr)> {
+pub(crate) fn extra_host(text: &str) -> Result<(String, IpAddr)> {
     let bad = || {
         CliError::usage(format!("could not understand `--add-host {text}`: write it as HOST:IP or HOST=IP"))
     };

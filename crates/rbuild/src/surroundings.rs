@@ -50,11 +50,15 @@ pub(crate) fn store_root(given: Option<&Path>) -> PathBuf {
 
 /// Opens the store.
 pub(crate) fn open_store(root: Option<&Path>, place: &Place) -> Result<Store, CliError> {
+    open_store_as(root, &place.id_map().to_string())
+}
+
+/// Opens the store for the trees of an id map.
+pub(crate) fn open_store_as(root: Option<&Path>, id_map: &str) -> Result<Store, CliError> {
     let root = store_root(root);
     let root = std::path::absolute(&root).unwrap_or(root);
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let options =
-        StoreOptions { root, id_map: place.id_map().to_string(), boot_id: boot_id.trim().to_owned() };
+    let options = StoreOptions { root, id_map: id_map.to_owned(), boot_id: boot_id.trim().to_owned() };
     Store::open(&options).map_err(|error| {
         CliError::environment(format!("could not open the store `{}`", options.root.display()), error)
     })

@@ -16,6 +16,7 @@ mod outputs;
 mod platforms;
 mod registry;
 mod reproducible;
+mod run;
 
 /// A file of tests that is not listed above would never run.
 #[test]

@@ -12,7 +12,7 @@ use crate::{CacheKey, SnapshotId};
 const LONGEST_NAME: usize = 180;
 
 /// Folders that exist in every store.
-pub(crate) const FOLDERS: [&str; 14] = [
+pub(crate) const FOLDERS: [&str; 15] = [
     "blobs",
     "partial",
     "snapshots",
@@ -27,6 +27,7 @@ pub(crate) const FOLDERS: [&str; 14] = [
     "tmp",
     "undurable",
     "stat-cache",
+    "containers",
 ];
 
 /// The paths of one store.

@@ -27,6 +27,7 @@
 //! ├── undurable/<pid>-<random>         sessions whose writes no `syncfs` has covered yet; content: the boot id
 //! ├── pruned                           empty; its mtime is the time of the last collection by a build
 //! ├── stat-cache/<hex>                 digests of context files by stat data (kept by the context room)
+//! ├── containers/<id>/                 what the container room keeps of a container: settings, state, log
 //! └── logs/<build>/<step>.log
 //! ```
 //!

@@ -105,6 +105,14 @@ impl Store {
         self.inner.layout.dir("stat-cache").join(crate::layout::sha256_hex(context.as_bytes()))
     }
 
+    /// Where containers are kept: plain files of the container room. A container's tree is no part of them: it is in the
+    /// session of the process that minds it, and what that looks up is leased. The folder is made.
+    pub fn containers_path(&self) -> Result<PathBuf> {
+        let folder = self.inner.layout.dir("containers");
+        fs::create_dir_all(&folder).on("create", &folder)?;
+        Ok(folder)
+    }
+
     /// Where the log of one step goes: `logs/<build>/<step>.log`. The folder is made.
     pub fn log_path(&self, build: &str, step: &str) -> Result<PathBuf> {
         let folder = self.inner.layout.dir("logs").join(escape(build));

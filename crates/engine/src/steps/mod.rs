@@ -10,9 +10,10 @@ mod stacked;
 mod workdir;
 
 pub(crate) use copy::made_files;
+pub(crate) use run::with_primary;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -20,7 +21,9 @@ use std::time::Instant;
 use rbuild_dockerfile::CacheWishes;
 use rbuild_executor::{Mounted, Overlay};
 use rbuild_fs::{Journal, Root, RootfsPath, Sidecar, Timestamp};
-use rbuild_store::{CacheKey, CacheResult, KeyParts, Lineage, NewRecord, Parent, Snapshot, SnapshotInfo};
+use rbuild_store::{
+    CacheKey, CacheResult, KeyParts, Lineage, NewRecord, NewSnapshot, Parent, Snapshot, SnapshotInfo, Store,
+};
 
 use self::stacked::StackedSidecar;
 use crate::build::Builder;
@@ -215,13 +218,7 @@ impl Builder<'_> {
             None => self.parent(&state.rootfs)?,
         };
         let store_fault = || "could not write to the store".to_owned();
-        let new = self.store.begin(&parent).explain(FailureKind::Environment, store_fault)?;
-        let lowers = folding::lowers(self.store, &parent)?;
-        if let Some(top) = lowers.first() {
-            let open = |path: &Path| Root::open(path).explain(FailureKind::Environment, store_fault);
-            copy_root_folder(&open(top)?, &open(&new.upper())?)?;
-        }
-
+        let (new, lowers) = begin(self.store, &parent)?;
         let (upper, scratch) = (new.upper(), new.work());
         let workspace = if step.bare {
             Workspace { mounted: None, root: open_tree(&upper, &new.sidecar())?, number }
@@ -273,6 +270,18 @@ impl Builder<'_> {
             .mount()
             .explain(FailureKind::Environment, || "could not mount a root file system".to_owned())
     }
+}
+
+/// A new upper over the tree of `parent`, and the directories below it, top first.
+pub(crate) fn begin(store: &Store, parent: &Parent) -> Result<(NewSnapshot, Vec<PathBuf>)> {
+    let fault = || "could not write to the store".to_owned();
+    let new = store.begin(parent).explain(FailureKind::Environment, fault)?;
+    let lowers = folding::lowers(store, parent)?;
+    if let Some(top) = lowers.first() {
+        let open = |path: &Path| Root::open(path).explain(FailureKind::Environment, fault);
+        copy_root_folder(&open(top)?, &open(&new.upper())?)?;
+    }
+    Ok((new, lowers))
 }
 
 /// File access to a mounted tree.

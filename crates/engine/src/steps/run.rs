@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use rbuild_dockerfile::{Network as RunNetwork, Program, Run, Security};
 use rbuild_executor::{
-    CapabilitySet, ExitReport, Mount, MountKind, Network, Resource, Rlimit, SandboxSpec, Stream, signal_name,
+    CapabilitySet, ExitReport, Mount, MountKind, Resource, Rlimit, SandboxSpec, Stream, signal_name,
 };
 use rbuild_image::Platform;
 
@@ -16,7 +16,7 @@ use super::{Step, Workspace};
 use crate::build::{Builder, StageRun};
 use crate::error::{BuildError, Explain, Failure, FailureKind, Result};
 use crate::event::{Event, EventSink, StepNumber};
-use crate::request;
+use crate::request::Network;
 use crate::state::StageState;
 use crate::users;
 
@@ -89,7 +89,10 @@ impl Builder<'_> {
             spec.groups = with_primary(account.gid, account.groups);
             spec.sidecar = super::sidecar(mounted)?;
             spec.cwd = PathBuf::from(&cwd);
-            spec.network = network;
+            spec.network = match network {
+                Network::Host => rbuild_executor::Network::Host,
+                Network::None => rbuild_executor::Network::None,
+            };
             spec.privileged = insecure;
             spec.hostname = self.hostname().to_owned();
             self.apply_options(&mut spec)?;
@@ -152,12 +155,8 @@ impl Builder<'_> {
     }
 
     fn network(&self, run: &Run) -> Result<Network> {
-        let of_build = match self.request.run.network {
-            request::Network::Host => Network::Host,
-            request::Network::None => Network::None,
-        };
         Ok(match run.network {
-            None | Some(RunNetwork::Default) => of_build,
+            None | Some(RunNetwork::Default) => self.request.run.network,
             Some(RunNetwork::None) => Network::None,
             Some(RunNetwork::Host) if self.request.run.allow_network_host => Network::Host,
             Some(RunNetwork::Host) => {
@@ -306,7 +305,7 @@ fn remedy(report: ExitReport, argv: &[String], tail: &[String]) -> Option<&'stat
 }
 
 /// The groups of a process: the primary one is always among them, as in the reference.
-fn with_primary(gid: u32, groups: Vec<u32>) -> Vec<u32> {
+pub(crate) fn with_primary(gid: u32, groups: Vec<u32>) -> Vec<u32> {
     if groups.contains(&gid) { groups } else { [vec![gid], groups].concat() }
 }
 

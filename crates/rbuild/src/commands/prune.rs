@@ -3,9 +3,10 @@
 use std::io::{BufRead, IsTerminal, Write, stderr, stdin};
 use std::time::{Duration, SystemTime};
 
+use rbuild_container::Containers;
 use rbuild_engine::stored::{self, StoredImage};
 use rbuild_executor::Place;
-use rbuild_store::{PruneOptions, PruneReport, Share};
+use rbuild_store::{PruneOptions, PruneReport, Share, Store};
 
 use super::args::PruneArgs;
 use super::filter::Filter;
@@ -33,6 +34,9 @@ pub(crate) fn run(args: &PruneArgs, global: &GlobalArgs, place: &'static Place) 
         .filter(|image| (args.all || image.tags.is_empty()) && filter.fits(image, show::now()))
         .filter(|image| until.is_none_or(|age| image.named <= show::now().saturating_sub(age as i64)))
         .collect();
+    if args.all {
+        remove_stopped(&store)?;
+    }
     for image in &doomed {
         for removed in stored::remove(&store, image.id.as_str(), true)? {
             if let stored::Removed::Untagged(name) = removed {
@@ -45,6 +49,17 @@ pub(crate) fn run(args: &PruneArgs, global: &GlobalArgs, place: &'static Place) 
     let store = surroundings::open_store(global.root.as_deref(), place)?;
     let report = store.prune(&limits(args, until, max_bytes)).map_err(fault)?;
     print(&told(&report));
+    Ok(())
+}
+
+/// Containers that have ended: their records and logs.
+fn remove_stopped(store: &Store) -> Result<(), CliError> {
+    for container in Containers::of(store)?.list()? {
+        if !container.is_minded()? {
+            container.remove()?;
+            print(&format!("Removed container: {}\n", container.settings.name));
+        }
+    }
     Ok(())
 }
 
@@ -65,7 +80,9 @@ fn limits(args: &PruneArgs, until: Option<u64>, max_bytes: Option<u64>) -> Prune
 /// Asks on the terminal; without one nobody can answer.
 fn confirmed(args: &PruneArgs) -> Result<bool, CliError> {
     let what = match args.all {
-        true => "all images, all of the build cache and all cache mounts that no running build holds",
+        true => {
+            "all containers that have ended, all images, all of the build cache and all cache mounts that nothing running holds"
+        }
         false => {
             "images without a name, build cache that was not used lately, broken-off downloads and old logs"
         }

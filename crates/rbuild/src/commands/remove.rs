@@ -1,9 +1,11 @@
 //! `rbuild tag` and `rbuild rmi`.
 
+use rbuild_container::{Container, Containers};
 use rbuild_engine::stored::{self, Removed};
 use rbuild_engine::{BuildError, Failure, FailureKind};
 use rbuild_executor::Place;
-use rbuild_store::PruneOptions;
+use rbuild_image::Reference;
+use rbuild_store::{PruneOptions, Store};
 
 use super::args::{RmiArgs, TagArgs};
 use super::{print, reference};
@@ -21,7 +23,12 @@ pub(crate) fn tag(args: &TagArgs, global: &GlobalArgs, place: &'static Place) ->
 pub(crate) fn rmi(args: &RmiArgs, global: &GlobalArgs, place: &'static Place) -> Result<(), CliError> {
     let store = surroundings::open_store(global.root.as_deref(), place)?;
     let (mut failures, mut deleted) = (Vec::new(), false);
+    let containers = running(&store)?;
     for name in &args.images {
+        if let Some(conflict) = conflict(&store, name, &containers) {
+            failures.push(conflict);
+            continue;
+        }
         match stored::remove(&store, name, args.force) {
             Ok(removed) => {
                 deleted |= removed.iter().any(|removed| matches!(removed, Removed::Deleted(_)));
@@ -36,6 +43,30 @@ pub(crate) fn rmi(args: &RmiArgs, global: &GlobalArgs, place: &'static Place) ->
         collect(global, place)?;
     }
     failed(failures)
+}
+
+fn running(store: &Store) -> Result<Vec<Container>, CliError> {
+    let mut running = Vec::new();
+    for container in Containers::of(store)?.list()? {
+        if container.is_minded()? {
+            running.push(container);
+        }
+    }
+    Ok(running)
+}
+
+/// An image that a container runs keeps its last name: no `--force` helps, as in Docker.
+fn conflict(store: &Store, name: &str, running: &[Container]) -> Option<BuildError> {
+    let image = stored::find(store, name).ok()?;
+    let by_tag = Reference::parse(name).is_ok_and(|name| image.tags.contains(&name));
+    if by_tag && image.tags.len() > 1 {
+        return None;
+    }
+    let user = running.iter().find(|container| container.settings.image_id == image.id)?;
+    let container = &user.settings.name;
+    let message = format!("could not remove `{name}`: the container `{container}` is running it");
+    let failure = Failure::new(FailureKind::Build, message);
+    Some(failure.help(format!("stop that first: `rbuild stop {container}`")).into())
 }
 
 /// One error for all that could not be removed.

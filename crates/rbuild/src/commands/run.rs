@@ -1,0 +1,489 @@
+//! `rbuild run` and `rbuild exec`, and the monitor that `run` starts.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+
+use rbuild_container::{
+    Connection, Container, Containers, Ending, ExecRequest, HealthCheck, NetworkMode, Port, Settings, Told,
+    Volume, Writer,
+};
+use rbuild_engine::{ContainerImage, Failure, FailureKind, stored};
+use rbuild_executor::{Place, PlaceKind};
+use rbuild_image::ContainerConfig;
+
+use super::run_args::{ExecArgs, Pull, RunArgs};
+use super::{Work, platform, print};
+use crate::args::GlobalArgs;
+use crate::diagnostics::{Style, render_warnings};
+use crate::failure::CliError;
+use crate::terminal::{self, Other, PassedOn, Raw};
+use crate::{request, size, surroundings};
+
+/// What Docker's `run` ends with when it is not the command that failed.
+const OURS: u8 = 125;
+/// The search path where the image has none.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Runs an image; ends with the command's exit code.
+pub(crate) fn run(args: &RunArgs, global: &GlobalArgs, place: &'static Place) -> Result<(), CliError> {
+    let (container, connection, passed_on) = start(args, global, place).map_err(|error| error.coded(OURS))?;
+    let Some(connection) = connection else {
+        print(&format!("{}\n", container.settings.id));
+        return Ok(());
+    };
+    let settings = &container.settings;
+    let ending = converse(connection, settings.terminal.is_some(), settings.stdin, &passed_on)?;
+    ended_with(exit_code(&container, ending)?)
+}
+
+/// A container that runs, and, unless it is left to itself, the connection to it.
+fn start(
+    args: &RunArgs,
+    global: &GlobalArgs,
+    place: &'static Place,
+) -> Result<(Container, Option<Connection>, PassedOn), CliError> {
+    can_run(place)?;
+    terminal::is_there_for(args.interactive, args.tty && !args.detach)?;
+    let store = surroundings::open_store(global.root.as_deref(), place)?;
+    // Before anything else makes a thread.
+    let passed_on = PassedOn::begin(store.abandon())?;
+    let work = Work::begin(global, place, false)?;
+    let image = image(args, &work)?;
+    work.ui.finish();
+    let settings = settings(args, &image, place)?;
+    let (container, lock) = Containers::of(&store)?.create(settings)?;
+    let outcome = begin(&container, lock, &store);
+    match outcome {
+        Ok(connection) => {
+            if let Some(file) = &args.cidfile {
+                fs::write(file, &container.settings.id).map_err(|error| {
+                    CliError::environment(format!("could not write `{}`", file.display()), error)
+                })?;
+            }
+            Ok((container, connection, passed_on))
+        }
+        Err(error) => {
+            // Nothing has run, so there is nothing to keep: the name is free for the next try.
+            container.wait_unminded()?;
+            container.remove()?;
+            Err(error)
+        }
+    }
+}
+
+/// A container needs a sandbox; its remedy is that of RUN.
+fn can_run(place: &Place) -> Result<(), CliError> {
+    if place.kind() != PlaceKind::None {
+        return Ok(());
+    }
+    let failure = Failure::new(
+        FailureKind::Environment,
+        "could not run a container: there is no sandbox to be had here",
+    );
+    let (failure, help) = match place.shortfall() {
+        Some(why) => (failure.caused_by(why.to_string()), why.remedy()),
+        None => (failure, None),
+    };
+    let error = CliError::from(failure);
+    Err(match help {
+        Some(help) => error.help(help),
+        None => error,
+    })
+}
+
+/// The image of the store, or the registry's, as `docker run` finds it.
+fn image(args: &RunArgs, work: &Work) -> Result<ContainerImage, CliError> {
+    let name = args.words.first().map(String::as_str).unwrap_or_default();
+    let is_here = stored::find(&work.store, name).is_ok();
+    if args.pull == Pull::Always || (args.pull == Pull::Missing && !is_here) {
+        work.transfers().pull(name, &platform(args.platform.as_deref())?)?;
+    }
+    Ok(work.transfers().container_image(name)?)
+}
+
+/// Starts the monitor, and hears from it until the command runs.
+fn begin(
+    container: &Container,
+    lock: File,
+    store: &rbuild_store::Store,
+) -> Result<Option<Connection>, CliError> {
+    let (mut monitor, told) = start_monitor(container, lock, store.root())?;
+    let mut connection = None;
+    for told in BufReader::new(told).lines() {
+        let told = told.ok().and_then(|line| serde_json::from_str(&line).ok());
+        match told {
+            Some(Told::Listening) if container.settings.attached => {
+                // One that has failed since will say why.
+                connection = container.connection()?.filter(|connection| connection.attach().is_ok());
+            }
+            Some(Told::Listening) => {}
+            Some(Told::Warning { text, help }) => warn(&text, help.as_deref()),
+            Some(Told::Started) => return Ok(connection),
+            Some(Told::Failed { message, causes, help, code }) => {
+                return Err(failed(message, causes, help).coded(u8::try_from(code).unwrap_or(OURS)));
+            }
+            None => break,
+        }
+    }
+    let said = fs::read_to_string(container.monitor_log_path()).unwrap_or_default();
+    let status = monitor.wait().map(|status| status.to_string()).unwrap_or_default();
+    Err(CliError::environment(
+        "could not start the container: its monitor ended".to_owned(),
+        format!("{status}: {said}"),
+    ))
+}
+
+/// The monitor is this program in a session of its own; the lock of the container is its standard input.
+fn start_monitor(container: &Container, lock: File, root: &Path) -> Result<(Child, ChildStdout), CliError> {
+    let fault = |error| CliError::environment("could not start the container's monitor".to_owned(), error);
+    let log = File::create(container.monitor_log_path()).map_err(fault)?;
+    // What stands in its command line, the container can read: init is a copy of it.
+    let mut monitor = Command::new("/proc/self/exe")
+        .arg0("rbuild")
+        .args(["container-monitor", &container.settings.id])
+        .env_clear()
+        .env("RBUILD_ROOT", root)
+        .current_dir("/")
+        .stdin(lock)
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .map_err(fault)?;
+    let told = monitor.stdout.take().ok_or_else(|| CliError::usage("the monitor has no output"))?;
+    Ok((monitor, told))
+}
+
+fn warn(text: &str, help: Option<&str>) {
+    let help = help.map(|help| format!("\n  help: {help}")).unwrap_or_default();
+    let style = Style { colour: crate::colour(std::io::IsTerminal::is_terminal(&std::io::stderr())) };
+    // Nobody is left to warn if standard error is gone.
+    let _ = std::io::stderr().write_all(render_warnings(&[format!("{text}{help}")], style).as_bytes());
+}
+
+fn failed(message: String, causes: Vec<String>, help: Option<String>) -> CliError {
+    let mut failure = Failure::new(FailureKind::Environment, message);
+    if !causes.is_empty() {
+        failure = failure.caused_by(causes.join(": "));
+    }
+    match help {
+        Some(help) => failure.help(help).into(),
+        None => failure.into(),
+    }
+}
+
+/// The monitor's own life: [`start_monitor`] says what it has for a beginning.
+pub(crate) fn monitor(id: &str) -> Result<(), CliError> {
+    let fault = |error| CliError::environment("could not leave the session".to_owned(), error);
+    rustix::process::setsid().map_err(fault)?;
+    let root = surroundings::store_root(None);
+    let container = Container::reopen(&root, id)?;
+    let store = surroundings::open_store_as(Some(&root), &container.settings.id_map)?;
+    let mut tell = |told: &Told| {
+        let mut line = serde_json::to_string(told).unwrap_or_default();
+        line.push('\n');
+        // The one who started us may have gone.
+        let _ = std::io::stdout().write_all(line.as_bytes());
+    };
+    Ok(rbuild_container::monitor(&store, container, &mut tell)?)
+}
+
+/// The other side of a connection, for the user's terminal.
+struct Monitored(Writer);
+
+impl Other for Monitored {
+    // A monitor that is gone is seen by the one who reads from it.
+    fn signal(&self, signal: i32) {
+        let _ = self.0.signal(signal);
+    }
+
+    fn resize(&self, columns: u16, rows: u16) {
+        let _ = self.0.resize(columns, rows);
+    }
+
+    fn input(&self, bytes: &[u8]) -> Result<(), ()> {
+        self.0.input(bytes).map_err(drop)
+    }
+
+    fn end_of_input(&self) {
+        let _ = self.0.end_of_input();
+    }
+}
+
+/// Passes input, signals and output on until the end.
+fn converse(
+    connection: Connection,
+    tty: bool,
+    interactive: bool,
+    passed_on: &PassedOn,
+) -> Result<Ending, CliError> {
+    let other: Arc<dyn Other> = Arc::new(Monitored(connection.writer()));
+    passed_on.to(other.clone());
+    let raw = if tty && interactive { Raw::begin() } else { None };
+    if tty {
+        let (columns, rows) = terminal::size();
+        other.resize(columns, rows);
+    }
+    if interactive {
+        terminal::pass_input_to(other);
+    }
+    let ending = connection.follow(&mut terminal::show)?;
+    drop(raw);
+    Ok(ending)
+}
+
+/// The code that the container ended with, also where its monitor could not say it any more.
+fn exit_code(container: &Container, ending: Ending) -> Result<i32, CliError> {
+    match ending {
+        Ending::Exited(code) => Ok(code),
+        Ending::Lost => {
+            container.wait_unminded()?;
+            Ok(container.state()?.exit_code.unwrap_or(137))
+        }
+    }
+}
+
+fn ended_with(code: i32) -> Result<(), CliError> {
+    match u8::try_from(code) {
+        Ok(0) => Ok(()),
+        Ok(code) => Err(CliError::Quiet(code)),
+        Err(_) => Err(CliError::Quiet(255)),
+    }
+}
+
+/// Runs a command in a running container; ends with its exit code.
+pub(crate) fn exec(args: &ExecArgs, global: &GlobalArgs, place: &'static Place) -> Result<(), CliError> {
+    terminal::is_there_for(args.interactive, args.tty)?;
+    let store = surroundings::open_store(global.root.as_deref(), place)?;
+    let passed_on = PassedOn::begin(store.abandon())?;
+    let (name, argv) = args.words.split_first().ok_or_else(|| CliError::usage("no container is named"))?;
+    let container = Containers::of(&store)?.find(name)?;
+    let connection = container.running()?;
+    let mut env = variables(&[], &args.env)?;
+    if args.tty {
+        env.insert(0, ("TERM".to_owned(), "xterm".to_owned()));
+    }
+    connection.exec(ExecRequest {
+        argv: argv.to_vec(),
+        env,
+        cwd: args.workdir.clone(),
+        user: args.user.clone(),
+        terminal: args.tty.then(terminal::size),
+        stdin: args.interactive,
+    })?;
+    let ending = converse(connection, args.tty, args.interactive, &passed_on)?;
+    ended_with(exit_code(&container, ending)?)
+}
+
+/// What was typed, over what the image says.
+fn settings(args: &RunArgs, image: &ContainerImage, place: &Place) -> Result<Settings, CliError> {
+    let config = &image.config.config;
+    let ports = ports(args, config)?;
+    let network = network(args, !ports.is_empty())?;
+    if network != NetworkMode::Private && !ports.is_empty() {
+        let text = format!(
+            "ports lead into a private network only: with `--network={}` they are left out",
+            args.network.as_deref().unwrap_or_default()
+        );
+        warn(&text, None);
+    }
+    let stop_signal =
+        args.stop_signal.as_deref().or(Some(&*config.stop_signal)).filter(|text| !text.is_empty());
+    Ok(Settings {
+        id: String::new(),
+        name: args.name.clone().unwrap_or_default(),
+        image: args.words.first().cloned().unwrap_or_default(),
+        image_id: image.id.clone(),
+        parent: image.parent.clone(),
+        id_map: place.id_map().to_string(),
+        created: super::show::now(),
+        argv: argv(args, config)?,
+        env: environment(args, config)?,
+        cwd: working_directory(args, config)?,
+        user: args.user.clone().unwrap_or_else(|| config.user.clone()),
+        hostname: args.hostname.clone().unwrap_or_default(),
+        volumes: args.volumes.iter().map(|text| volume(text)).collect::<Result<_, _>>()?,
+        tmpfs: args.tmpfs.clone(),
+        ports: if network == NetworkMode::Private { ports } else { Vec::new() },
+        network,
+        extra_hosts: args.add_hosts.iter().map(|text| request::extra_host(text)).collect::<Result<_, _>>()?,
+        resolv_conf: surroundings::resolv_conf(),
+        cap_add: args.cap_add.clone(),
+        cap_drop: args.cap_drop.clone(),
+        shm_size: args.shm_size.as_deref().map(size::parse_size).transpose().map_err(CliError::usage)?,
+        read_only: args.read_only,
+        terminal: args.tty.then(terminal::size),
+        stdin: args.interactive,
+        attached: !args.detach,
+        stop_signal: signal(stop_signal.unwrap_or("SIGTERM"))?,
+        stop_timeout: args.stop_timeout.unwrap_or(10),
+        health: health(args, config),
+        remove: args.rm,
+        labels: labels(args, config),
+    })
+}
+
+/// A signal's number by name or number.
+pub(crate) fn signal(text: &str) -> Result<i32, CliError> {
+    let number = rbuild_dockerfile::parse_signal(text).and_then(|number| i32::try_from(number).ok());
+    number
+        .filter(|number| *number <= 64)
+        .ok_or_else(|| CliError::usage(format!("there is no signal `{text}`")))
+}
+
+/// Entry point and command, as Docker puts them together.
+fn argv(args: &RunArgs, config: &ContainerConfig) -> Result<Vec<String>, CliError> {
+    let given = args.words.get(1..).unwrap_or_default();
+    let entrypoint = match &args.entrypoint {
+        Some(program) => Some(program).filter(|program| !program.is_empty()).into_iter().cloned().collect(),
+        None => config.entrypoint.clone().unwrap_or_default(),
+    };
+    // An image's own command belongs to its own entry point.
+    let command = match given.is_empty() && args.entrypoint.is_none() {
+        true => config.cmd.clone().unwrap_or_default(),
+        false => given.to_vec(),
+    };
+    let argv = [entrypoint, command].concat();
+    if argv.is_empty() {
+        let failure = CliError::usage("no command is named, and the image has none");
+        return Err(failure.help("name one after the image: `rbuild run IMAGE COMMAND`"));
+    }
+    Ok(argv)
+}
+
+fn environment(args: &RunArgs, config: &ContainerConfig) -> Result<Vec<(String, String)>, CliError> {
+    let mut all: Vec<(String, String)> = vec![("PATH".to_owned(), PATH.to_owned())];
+    all.extend(args.tty.then(|| ("TERM".to_owned(), "xterm".to_owned())));
+    all.extend(
+        config
+            .env
+            .iter()
+            .filter_map(|text| text.split_once('='))
+            .map(|(name, value)| (name.into(), value.into())),
+    );
+    all.extend(variables(&args.env_files, &args.env)?);
+    // The last of a name counts, where the first stands.
+    let mut environment: Vec<(String, String)> = Vec::new();
+    for (name, value) in all {
+        match environment.iter_mut().find(|(known, _)| *known == name) {
+            Some(known) => known.1 = value,
+            None => environment.push((name, value)),
+        }
+    }
+    Ok(environment)
+}
+
+/// `--env-file`, then `--env`.
+fn variables(files: &[PathBuf], given: &[String]) -> Result<Vec<(String, String)>, CliError> {
+    let mut texts = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(file).map_err(|error| {
+            let failure = Failure::new(FailureKind::Usage, format!("could not read `{}`", file.display()));
+            CliError::from(failure.caused_by(error))
+        })?;
+        let lines =
+            text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        texts.extend(lines.map(str::to_owned));
+    }
+    texts.extend_from_slice(given);
+    let mut variables = Vec::new();
+    for text in texts {
+        match text.split_once('=') {
+            Some(("", _)) => return Err(CliError::usage(format!("invalid environment variable: `{text}`"))),
+            Some((name, value)) => variables.push((name.to_owned(), value.to_owned())),
+            None => variables.extend(surroundings::variable(&text).map(|value| (text, value))),
+        }
+    }
+    Ok(variables)
+}
+
+fn working_directory(args: &RunArgs, config: &ContainerConfig) -> Result<String, CliError> {
+    match &args.workdir {
+        Some(path) if !path.starts_with('/') => {
+            Err(CliError::usage(format!("the working directory `{path}` is not an absolute path")))
+        }
+        Some(path) => Ok(path.clone()),
+        None if config.working_dir.is_empty() => Ok("/".to_owned()),
+        None => Ok(config.working_dir.clone()),
+    }
+}
+
+/// `SOURCE:TARGET[:ro|rw]`; a folder that is not there is made, as Docker does.
+fn volume(text: &str) -> Result<Volume, CliError> {
+    let bad = |why: &str| CliError::usage(format!("could not understand `--volume {text}`: {why}"));
+    let parts: Vec<&str> = text.split(':').collect();
+    let (source, target, options) = match parts[..] {
+        [source, target] => (source, target, ""),
+        [source, target, options] => (source, target, options),
+        _ => return Err(bad("write it as SOURCE:TARGET[:ro]")),
+    };
+    let mut read_only = false;
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        match option {
+            "ro" => read_only = true,
+            // Labels of SELinux, consistency and propagation: what they are for is not here.
+            "rw" | "z" | "Z" | "cached" | "consistent" | "delegated" | "rprivate" | "private" => {}
+            other => return Err(bad(&format!("there is no option `{other}`"))),
+        }
+    }
+    if !source.starts_with(['/', '.', '~']) {
+        let error = bad("its source is no path, and there are no named volumes here");
+        return Err(error.help(format!("for a folder write `./{source}` or an absolute path")));
+    }
+    if !target.starts_with('/') {
+        return Err(bad("its target is not an absolute path"));
+    }
+    let source = std::path::absolute(source).unwrap_or_else(|_| source.into());
+    if fs::symlink_metadata(&source).is_err() {
+        fs::create_dir_all(&source).map_err(|error| {
+            CliError::environment(format!("could not make the folder `{}`", source.display()), error)
+        })?;
+    }
+    Ok(Volume { source, target: target.into(), read_only })
+}
+
+fn ports(args: &RunArgs, config: &ContainerConfig) -> Result<Vec<Port>, CliError> {
+    let parse = |text: &String| {
+        Port::parse(text)
+            .map_err(|why| CliError::usage(format!("could not understand the port `{text}`: {why}")))
+    };
+    let mut ports = Vec::new();
+    for text in &args.publish {
+        ports.extend(parse(text)?);
+    }
+    for exposed in config.exposed_ports.keys().filter(|_| args.publish_all) {
+        ports.extend(parse(exposed)?);
+    }
+    Ok(ports)
+}
+
+fn network(args: &RunArgs, has_ports: bool) -> Result<NetworkMode, CliError> {
+    match args.network.as_deref() {
+        None | Some("default") => Ok(if has_ports { NetworkMode::Private } else { NetworkMode::Host }),
+        Some("host") => Ok(NetworkMode::Host),
+        Some("none") => Ok(NetworkMode::None),
+        Some("private" | "bridge" | "pasta" | "slirp4netns") => Ok(NetworkMode::Private),
+        Some(other) => Err(CliError::usage(format!("unknown network `{other}`"))
+            .help("there are `host`, `none` and `private`")),
+    }
+}
+
+fn health(args: &RunArgs, config: &ContainerConfig) -> Option<HealthCheck> {
+    let shell = ["/bin/sh".to_owned(), "-c".to_owned()];
+    let shell = if config.shell.is_empty() { &shell[..] } else { &config.shell };
+    let check = config.healthcheck.as_ref().filter(|_| !args.no_healthcheck)?;
+    HealthCheck::of_image(check, shell)
+}
+
+fn labels(args: &RunArgs, config: &ContainerConfig) -> BTreeMap<String, String> {
+    let mut labels = config.labels.clone();
+    labels.extend(args.labels.iter().map(|text| {
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        (name.to_owned(), value.to_owned())
+    }));
+    labels
+}
