@@ -42,7 +42,7 @@ fn benches(criterion: &mut Criterion) {
     });
     let Ok(dockerfile) = Dockerfile::parse(&text) else { return };
     let settings = CheckSettings { experimental_all: true, ..CheckSettings::default() };
-    let input = CheckInput { arguments: &arguments, ignored: None, base_images: &|_, _| None };
+    let input = CheckInput { arguments: &arguments, ignored: None, base_images: &|_, _| None, verify: None };
     criterion.bench_function(&format!("all checks of {lines} lines"), |bencher| {
         bencher.iter(|| check(black_box(&dockerfile), &input, &settings).len());
     });

@@ -29,7 +29,7 @@ fn report(path: &str, dockerfile: &Dockerfile) {
         Err(errors) => errors.iter().for_each(|error| println!("{path}: error: {error}")),
     }
     let base_images = |_: &str, _: Option<&str>| Some(BaseImage::default());
-    let input = CheckInput { arguments: &arguments, ignored: None, base_images: &base_images };
+    let input = CheckInput { arguments: &arguments, ignored: None, base_images: &base_images, verify: None };
     let Ok(settings) = check_settings(dockerfile, &arguments) else { return };
     for finding in check(dockerfile, &input, &settings) {
         let line = dockerfile.lines().line(finding.span.start);

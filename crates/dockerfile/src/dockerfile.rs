@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::instruction::{Parsing, parse_instruction};
-use crate::lex::{Comment, Statement, read_directives, read_statements};
+use crate::lex::{Comment, Statement, read_directives, read_statements, split_keyword};
 use crate::{Command, Diagnostic, Directives, Escape, From, Instruction, Keyword, LineIndex, Span};
 
 /// How to read.
@@ -72,34 +72,13 @@ impl Dockerfile {
 
     /// Reads a Dockerfile with options.
     pub fn parse_with(source: &str, options: ParseOptions) -> Result<Dockerfile, Vec<Diagnostic>> {
-        let mut errors = Vec::new();
-        let (directives, escape) = read_directives(source, &mut errors);
-        let (statements, trailing_comments) = read_statements(source, directives.end(), escape, &mut errors);
-        if statements.is_empty() && errors.is_empty() {
-            return Err(vec![Diagnostic::error("file with no instructions", Span::default())]);
+        let Reading { dockerfile, mut errors, .. } = read(source, options);
+        if errors.is_empty() {
+            return Ok(dockerfile);
         }
-        let mut faults = Vec::new();
-        let mut parsing =
-            Parsing { escape, strict: options.strict_docker, errors: &mut errors, faults: &mut faults };
-        let instructions: Vec<Option<Instruction>> =
-            statements.iter().map(|statement| parse_instruction(statement, &mut parsing)).collect();
-        let (global_args, stages) = into_stages(&statements, instructions, &mut errors);
-        if !errors.is_empty() {
-            errors.append(&mut faults);
-            errors.sort_by_key(|error| error.span.start);
-            return Err(errors);
-        }
-        Ok(Dockerfile {
-            directives,
-            escape,
-            global_args,
-            stages,
-            trailing_comments,
-            warnings: statements.iter().filter_map(empty_continuation).collect(),
-            faults,
-            source: source.to_owned(),
-            lines: LineIndex::new(source),
-        })
+        errors.extend(dockerfile.faults);
+        errors.sort_by_key(|error| error.span.start);
+        Err(errors)
     }
 
     /// The text it was read from.
@@ -132,6 +111,45 @@ impl Dockerfile {
     pub fn to_json(&self) -> serde_json::Value {
         serde_json::to_value(self).unwrap_or_default()
     }
+}
+
+/// A text as far as it could be read.
+pub(crate) struct Reading {
+    /// What could be read; instructions that could not are left out.
+    pub(crate) dockerfile: Dockerfile,
+    /// What could not, in no order.
+    pub(crate) errors: Vec<Diagnostic>,
+    /// Whether every `FROM` and all before the first was read: the stages are those of the text.
+    pub(crate) has_its_stages: bool,
+}
+
+pub(crate) fn read(source: &str, options: ParseOptions) -> Reading {
+    let (mut errors, mut faults) = (Vec::new(), Vec::new());
+    let (directives, escape) = read_directives(source, &mut errors);
+    let (statements, trailing_comments) = read_statements(source, directives.end(), escape, &mut errors);
+    if statements.is_empty() && errors.is_empty() {
+        errors.push(Diagnostic::error("file with no instructions", Span::default()));
+    }
+    let mut parsing =
+        Parsing { escape, strict: options.strict_docker, errors: &mut errors, faults: &mut faults };
+    let instructions: Vec<Option<Instruction>> =
+        statements.iter().map(|statement| parse_instruction(statement, &mut parsing)).collect();
+    let (global_args, stages) = into_stages(&statements, instructions, &mut errors);
+    let first = stages.first().map_or(usize::MAX, |stage| stage.instruction.span.start);
+    let opening = statements.iter().filter(|statement| opens_stage(statement)).count();
+    let has_its_stages = opening == stages.len() && errors.iter().all(|error| error.span.start > first);
+    let dockerfile = Dockerfile {
+        directives,
+        escape,
+        global_args,
+        stages,
+        trailing_comments,
+        warnings: statements.iter().filter_map(empty_continuation).collect(),
+        faults,
+        source: source.to_owned(),
+        lines: LineIndex::new(source),
+    };
+    Reading { dockerfile, errors, has_its_stages }
 }
 
 /// Reads a trigger as the image config keeps it, heredocs inline. Spans are offsets in `text`.
@@ -169,7 +187,7 @@ fn into_stages(
     let mut seen = None;
     for (statement, instruction) in statements.iter().zip(instructions) {
         let Some(instruction) = instruction else {
-            opened |= statement.text.value.get(..4).is_some_and(|word| word.eq_ignore_ascii_case("from"));
+            opened |= opens_stage(statement);
             continue;
         };
         seen = Some(instruction.span);
@@ -196,6 +214,12 @@ fn into_stages(
         );
     }
     (global_args, stages)
+}
+
+/// Whether it is a `FROM`, readable or not.
+fn opens_stage(statement: &Statement) -> bool {
+    let text = &statement.text;
+    split_keyword(text, 0..text.value.len()).0 == Some(Keyword::From)
 }
 
 fn empty_continuation(statement: &Statement) -> Option<Diagnostic> {

@@ -19,6 +19,7 @@
 //! [`check`] finds what is legal but unwise.
 
 mod check;
+mod diagnose;
 mod diagnostic;
 mod dockerfile;
 mod expand;
@@ -32,9 +33,10 @@ mod suggest;
 mod wishes;
 
 pub use check::{
-    BaseImage, BaseImages, CheckInput, CheckSettings, Finding, Rule, check, check_settings, looks_secret,
-    unused_build_args,
+    BaseImage, BaseImages, CheckInput, CheckSettings, Finding, Inspection, Rule, Verify, check,
+    check_settings, inspect, looks_secret, unused_build_args,
 };
+pub use diagnose::diagnose;
 pub use diagnostic::{Diagnostic, Severity};
 pub use dockerfile::{Dockerfile, ParseOptions, Stage, parse_onbuild};
 pub use expand::{ExpandError, Expansion, Lookup, Mode, Undefined, expand, expand_key_value, expand_words};

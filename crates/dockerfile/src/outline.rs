@@ -210,6 +210,7 @@ fn evaluate(
 
 fn captures(dockerfile: &Dockerfile, graph: &StageGraph, arguments: &GraphArguments) -> Vec<Capture> {
     let mut global = Capture { variables: arguments.platform_args.clone(), ..Capture::default() };
+    global.variables.extend(graph.global_args.iter().find(|(name, _)| name == "TARGETSTAGE").cloned());
     for instruction in &dockerfile.global_args {
         global.declare(instruction, dockerfile, arguments, None);
     }

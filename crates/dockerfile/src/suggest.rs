@@ -28,6 +28,43 @@ pub fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> O
     best.map(|(_, candidate)| candidate)
 }
 
+/// The known word that the reference's messages suggest for `word`: the first of those that the fewest letters make of
+/// it, at most two. Case counts.
+pub(crate) fn reference_suggestion<'a>(
+    word: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let wanted: Vec<char> = word.chars().take(LONGEST + 1).collect();
+    let mut best: Option<(usize, &str)> = None;
+    for candidate in known {
+        if candidate == word {
+            return None;
+        }
+        let letters: Vec<char> = candidate.chars().take(LONGEST + 1).collect();
+        if letters.len().max(wanted.len()) > LONGEST || letters.len().abs_diff(wanted.len()) > 2 {
+            continue;
+        }
+        let distance = levenshtein(&wanted, &letters);
+        if distance <= 2 && best.is_none_or(|(least, _)| distance < least) {
+            best = Some((distance, candidate));
+        }
+    }
+    best.map(|(_, candidate)| candidate)
+}
+
+/// Insertions, deletions and replacements, each counting 1.
+fn levenshtein(a: &[char], b: &[char]) -> usize {
+    let mut above: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, to) in b.iter().enumerate() {
+            row.push((above[j] + usize::from(from != to)).min(above[j + 1] + 1).min(row[j] + 1));
+        }
+        above = row;
+    }
+    above[b.len()]
+}
+
 /// Optimal string alignment: insertions, deletions, replacements and swaps of neighbours, each counting 1.
 fn distance(a: &[char], b: &[char]) -> usize {
     let mut before: Vec<usize> = Vec::new();

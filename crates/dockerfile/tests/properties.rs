@@ -144,7 +144,7 @@ proptest! {
                     prop_assert!(graph.plan_for(None).is_ok());
                 }
                 let base = |_: &str, _: Option<&str>| Some(BaseImage::default());
-                let input = CheckInput { arguments: &arguments, ignored: None, base_images: &base };
+                let input = CheckInput { arguments: &arguments, ignored: None, base_images: &base, verify: None };
                 for finding in check(&dockerfile, &input, &CheckSettings::default()) {
                     prop_assert!(source.get(finding.place.start..finding.place.end).is_some());
                 }
@@ -193,7 +193,7 @@ fn long_inputs_take_linear_time() {
             let _ = dockerfile.format();
             let arguments = GraphArguments::default();
             let base = |_: &str, _: Option<&str>| Some(BaseImage::default());
-            let input = CheckInput { arguments: &arguments, ignored: None, base_images: &base };
+            let input = CheckInput { arguments: &arguments, ignored: None, base_images: &base, verify: None };
             let _ = check(&dockerfile, &input, &CheckSettings::default());
             let _ = StageGraph::of(&dockerfile, &arguments).map(|graph| graph.plan_for(None));
         }

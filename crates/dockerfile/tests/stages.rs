@@ -88,7 +88,7 @@ fn wrong_graphs() {
         ("FROM $NOPE", "base name ($NOPE) should not be blank"),
         ("FROM a:$NOPE", "base name (a:$NOPE) is incomplete: \"a:\""),
         ("FROM --platform=$BULIDPLATFORM a", "empty platform value from expression $BULIDPLATFORM"),
-        ("FROM a${X", "failed to process \"a${X\": syntax error: missing '}'"),
+        ("FROM a${X", "failed to process `a${X`: syntax error: missing '}'"),
     ] {
         assert_eq!(errors(source), [message], "{source}");
     }

@@ -1,22 +1,32 @@
 //! Build checks with what only a build knows: the ignore file and the base images.
 
 use rbuild_context::IgnoreFile;
-use rbuild_dockerfile::{BaseImage, CheckInput, Dockerfile, Finding, Plan, check, check_settings};
+use rbuild_dockerfile::{
+    BaseImage, CheckInput, Dockerfile, Finding, Inspection, Plan, check_settings, inspect,
+};
 
 use crate::error::{BuildError, Explain, Failure, FailureKind, Result};
 use crate::graph_arguments;
 use crate::images::Images;
 use crate::request::BuildRequest;
+use crate::steps::refused;
 
-/// The findings; an error where the Dockerfile says that findings are errors.
+/// The findings; an error where the Dockerfile says that findings are errors, and where a stage of the plan has
+/// instructions that cannot be carried out: better now than after an hour's RUN.
 pub(crate) fn before_build(
     dockerfile: &Dockerfile,
+    plan: &Plan,
     request: &BuildRequest,
     images: &Images<'_>,
 ) -> Result<Vec<Finding>> {
     let settings = check_settings(dockerfile, &graph_arguments(request))
         .map_err(|error| BuildError::Dockerfile(vec![error]))?;
-    let findings = run(dockerfile, request, images, &[])?;
+    let inspection = run(dockerfile, request, images, &[])?;
+    let faults = inspection.faults_of(plan);
+    if !faults.is_empty() {
+        return Err(BuildError::Dockerfile(faults));
+    }
+    let findings = inspection.findings;
     if !settings.error || findings.is_empty() {
         return Ok(findings);
     }
@@ -69,7 +79,7 @@ pub(crate) fn run(
     request: &BuildRequest,
     images: &Images<'_>,
     more: &[String],
-) -> Result<Vec<Finding>> {
+) -> Result<Inspection> {
     let arguments = graph_arguments(request);
     let mut settings =
         check_settings(dockerfile, &arguments).map_err(|error| BuildError::Dockerfile(vec![error]))?;
@@ -99,6 +109,7 @@ pub(crate) fn run(
         arguments: &arguments,
         ignored: ignored.as_ref().map(|closure| closure as &dyn Fn(&str) -> bool),
         base_images: &base,
+        verify: Some(&refused),
     };
-    Ok(check(dockerfile, &input, &settings))
+    Ok(inspect(dockerfile, &input, &settings))
 }

@@ -15,6 +15,7 @@ mod files;
 mod image;
 mod images;
 mod misspelt;
+mod names;
 mod output;
 mod packing;
 mod platforms;
@@ -28,7 +29,9 @@ pub mod stored;
 mod throwaway;
 mod users;
 
-use rbuild_dockerfile::{BuildPlatform, Dockerfile, Finding, GraphArguments, ParseOptions, Plan, StageGraph};
+use rbuild_dockerfile::{
+    BuildPlatform, Dockerfile, Finding, GraphArguments, ParseOptions, Plan, StageGraph, diagnose,
+};
 use rbuild_executor::{Cancel, Place};
 use rbuild_image::{Digest, Platform};
 use rbuild_registry::Client;
@@ -75,8 +78,7 @@ pub struct BuiltImage {
 /// # Errors
 /// The first thing that went wrong, with its place in the Dockerfile. Nothing half-made stays.
 pub fn build(request: &BuildRequest, tools: Tools<'_>, events: &dyn EventSink) -> Result<BuiltImage> {
-    let options = ParseOptions { strict_docker: request.strict_docker };
-    let dockerfile = Dockerfile::parse_with(&request.dockerfile, options).map_err(BuildError::Dockerfile)?;
+    let dockerfile = read(request)?;
     platforms::refuse_lists(request)?;
     let variants = platforms::variants(&dockerfile, request)?;
     let shared = build::Shared::default();
@@ -88,7 +90,7 @@ pub fn build(request: &BuildRequest, tools: Tools<'_>, events: &dyn EventSink) -
     for text in warnings.iter().chain(&wishes).chain(&checks::foreign_syntax(&dockerfile)) {
         events.event(Event::Warning { text });
     }
-    let findings = checks::before_build(&dockerfile, first.request, &first.images)?;
+    let findings = checks::before_build(&dockerfile, &variants[0].plan, first.request, &first.images)?;
     let images = builders
         .iter()
         .map(|builder| assemble::assemble(builder, builder.run()?))
@@ -105,16 +107,30 @@ pub fn build(request: &BuildRequest, tools: Tools<'_>, events: &dyn EventSink) -
 /// # Errors
 /// Faults of the Dockerfile. A base image that cannot be asked leaves out what depends on it.
 pub fn check(request: &BuildRequest, tools: Tools<'_>, more: &[String]) -> Result<Vec<Finding>> {
-    let options = ParseOptions { strict_docker: request.strict_docker };
-    let dockerfile = Dockerfile::parse_with(&request.dockerfile, options).map_err(BuildError::Dockerfile)?;
+    let dockerfile = read(request)?;
     let steps = event::Steps::default();
     let images = images::Images::new(request, tools, &Silent, &steps);
-    let findings = checks::run(&dockerfile, request, &images, more)?;
-    match plan(&dockerfile, request) {
-        // What is found may well be why nothing can be built of it.
-        Err(error) if findings.is_empty() => Err(error),
-        _ => Ok(findings),
+    let inspection = checks::run(&dockerfile, request, &images, more)?;
+    // What is found may well be why nothing can be built of it.
+    if inspection.findings.is_empty() {
+        let (_, plan) = plan(&dockerfile, request)?;
+        let faults = inspection.faults_of(&plan);
+        if !faults.is_empty() {
+            return Err(BuildError::Dockerfile(faults));
+        }
     }
+    Ok(inspection.findings)
+}
+
+/// The Dockerfile of a request.
+///
+/// # Errors
+/// All that can be said against it without its base images.
+pub fn read(request: &BuildRequest) -> Result<Dockerfile> {
+    let options = ParseOptions { strict_docker: request.strict_docker };
+    Dockerfile::parse_with(&request.dockerfile, options).map_err(|_| {
+        BuildError::Dockerfile(diagnose(&request.dockerfile, options, &graph_arguments(request)))
+    })
 }
 
 /// The stage graph of a Dockerfile, and what the target needs of it.
@@ -125,10 +141,10 @@ pub fn plan(dockerfile: &Dockerfile, request: &BuildRequest) -> Result<(StageGra
     let graph = StageGraph::of(dockerfile, &graph_arguments(request)).map_err(BuildError::Dockerfile)?;
     let plan =
         graph.plan_for(request.target.as_deref()).map_err(|error| BuildError::Dockerfile(vec![error]))?;
-    match graph.faults(&plan) {
-        faults if faults.is_empty() => Ok((graph, plan)),
-        faults => Err(BuildError::Dockerfile(faults)),
-    }
+    let mut faults = graph.faults(&plan);
+    faults.extend(names::unusable(dockerfile, &graph, &plan));
+    faults.sort_by_key(|fault| fault.span.start);
+    if faults.is_empty() { Ok((graph, plan)) } else { Err(BuildError::Dockerfile(faults)) }
 }
 
 /// What a request gives to its Dockerfile.

@@ -168,8 +168,9 @@ fn as_json(findings: &[Finding], lines: &LineIndex, request: &BuildRequest) -> V
     json!({ "warnings": findings.iter().map(warning).collect::<Vec<_>>(), "sources": [source] })
 }
 
-/// The lines of a place, counted from 1, as BuildKit writes a location.
+/// The lines of a place, counted from 1, as BuildKit writes a location: each a range of its own.
 pub(crate) fn location(span: Span, lines: &LineIndex) -> Value {
     let last = lines.line(span.end.saturating_sub(1).max(span.start));
-    json!({ "ranges": [{ "start": { "line": lines.line(span.start) }, "end": { "line": last } }] })
+    let range = |line| json!({ "start": { "line": line }, "end": { "line": line } });
+    json!({ "ranges": (lines.line(span.start)..=last).map(range).collect::<Vec<_>>() })
 }

@@ -180,6 +180,28 @@ fn run_has_the_usual_machine_around_it() {
 }
 
 #[test]
+fn a_mount_without_target_is_at_the_working_directory() {
+    let test = Test::new(
+        "FROM busybox\nWORKDIR /src\nRUN --mount=type=bind test \"$(cat hello)\" = hi\n\
+         RUN --mount=type=cache --mount=type=bind,source=hello,target=x cp x kept && test -s kept\nRUN test ! -e kept\n",
+    );
+    test.file("hello", "hi");
+    test.run(&[]).succeeds();
+    let root = Test::new("FROM busybox\nRUN --mount=type=bind true\n");
+    root.run(&[]).fails(1, &["invalid mount target \"/\""]);
+}
+
+#[test]
+fn what_is_wrong_further_down_is_said_before_anything_runs() {
+    let test = Test::new(
+        "FROM busybox\nARG A\nRUN touch /ran\nCOPY --chmod=99 . /\nENV B=\"${A:?give A}\"\nUSER \"${PATH^}\"\n",
+    );
+    let run = test.run(&[]);
+    run.fails(1, &["invalid mode `99`", "A: give A", "unsupported modifier (^)"]);
+    assert!(!run.stderr.contains("touch /ran"), "{}", run.stderr);
+}
+
+#[test]
 fn what_is_mounted_for_run_leaves_no_trace() {
     let test = Test::new("FROM busybox\nRUN touch /mark\n");
     let image = test.build(&[]);

@@ -7,6 +7,7 @@ use regex::Regex;
 use super::{CheckInput, Report, Rule};
 use crate::expand::{Lookup, Mode, expand};
 use crate::graph::global_args;
+use crate::suggest::reference_suggestion;
 use crate::{Dockerfile, Stage, Word};
 
 pub(super) fn check(dockerfile: &Dockerfile, input: &CheckInput<'_>, report: &mut Report<'_>) {
@@ -54,7 +55,7 @@ fn undefined_args(
     let Ok(expansion) = expand(&word.text, globals, dockerfile.escape, Mode::Word) else { return };
     for missing in expansion.undefined.iter().filter(|missing| !declared.contains(&missing.name.as_str())) {
         let known = globals.names().into_iter().chain(declared.iter().copied());
-        let near = crate::suggestion(&missing.name, known);
+        let near = reference_suggestion(&missing.name, known);
         let hint = near.map(|name| format!(" (did you mean {name}?)")).unwrap_or_default();
         let message = format!("FROM argument '{}' is not declared{hint}", missing.name);
         report.add(Rule::UndefinedArgInFrom, &stage.instruction, word.span, message);

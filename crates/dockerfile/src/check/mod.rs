@@ -5,6 +5,7 @@ mod own;
 mod rules;
 mod settings;
 mod stage;
+mod variables;
 mod written;
 
 use serde::Serialize;
@@ -14,7 +15,7 @@ pub use rules::Rule;
 pub use settings::CheckSettings;
 pub use stage::looks_secret;
 
-use crate::{Diagnostic, Dockerfile, GraphArguments, Instruction, Severity, Span, StageGraph};
+use crate::{Diagnostic, Dockerfile, GraphArguments, Instruction, Plan, Severity, Span, StageGraph, StageId};
 
 /// What the checks want to know of a base image.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -35,6 +36,9 @@ pub struct BaseImage {
 /// depends on it is not checked.
 pub type BaseImages<'a> = dyn Fn(&str, Option<&str>) -> Option<BaseImage> + 'a;
 
+/// What cannot be carried out in an expanded instruction.
+pub type Verify<'a> = dyn Fn(&Instruction) -> Option<Diagnostic> + 'a;
+
 /// What the checks look at beside the Dockerfile.
 #[derive(Clone, Copy)]
 pub struct CheckInput<'a> {
@@ -46,6 +50,8 @@ pub struct CheckInput<'a> {
     pub ignored: Option<&'a dyn Fn(&str) -> bool>,
     /// The base images.
     pub base_images: &'a BaseImages<'a>,
+    /// What a builder has to say against an instruction whose variables are replaced, before it carries out any.
+    pub verify: Option<&'a Verify<'a>>,
 }
 
 impl std::fmt::Debug for CheckInput<'_> {
@@ -92,24 +98,65 @@ pub fn check_settings(
 
 /// Runs all rules, in the order of the text.
 pub fn check(dockerfile: &Dockerfile, input: &CheckInput<'_>, settings: &CheckSettings) -> Vec<Finding> {
-    let mut report = Report { settings, findings: Vec::new() };
+    inspect(dockerfile, input, settings).findings
+}
+
+/// What came out of looking at a Dockerfile with its variables followed from the base images on.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Inspection {
+    /// What is legal but unwise.
+    pub findings: Vec<Finding>,
+    /// What no build of the stage can carry out: variables that must be set and are not, bad substitutions, values that
+    /// are wrong once they are expanded. Of a stage whose base image is not known, only what is wrong whatever it
+    /// sets.
+    pub faults: Vec<(StageId, Diagnostic)>,
+}
+
+impl Inspection {
+    /// The faults of the stages that a plan needs.
+    pub fn faults_of(&self, plan: &Plan) -> Vec<Diagnostic> {
+        let is_needed = |id: StageId| plan.stages.iter().any(|stage| stage.id == id);
+        self.faults.iter().filter(|(id, _)| is_needed(*id)).map(|(_, fault)| fault.clone()).collect()
+    }
+}
+
+/// Runs all rules, and finds the faults that a build would find instruction by instruction; both in the order of the text.
+pub fn inspect(dockerfile: &Dockerfile, input: &CheckInput<'_>, settings: &CheckSettings) -> Inspection {
+    let graph = StageGraph::of(dockerfile, input.arguments).ok();
+    inspect_part(dockerfile, graph.as_ref(), input, settings, true)
+}
+
+/// The same, with the graph at hand, of a Dockerfile that may lack instructions: then what a variable holds is not known
+/// anywhere.
+pub(crate) fn inspect_part(
+    dockerfile: &Dockerfile,
+    graph: Option<&StageGraph>,
+    input: &CheckInput<'_>,
+    settings: &CheckSettings,
+    is_whole: bool,
+) -> Inspection {
+    let mut report = Report { settings, is_whole, findings: Vec::new(), faults: Vec::new() };
     written::check(dockerfile, &mut report);
     from::check(dockerfile, input, &mut report);
-    if let Ok(graph) = StageGraph::of(dockerfile, input.arguments) {
-        stage::check(dockerfile, &graph, input, &mut report);
+    if let Some(graph) = graph {
+        stage::check(dockerfile, graph, input, &mut report);
         if Rule::ALL.iter().any(|rule| rule.is_own() && settings.asks_for(rule.name())) {
-            own::check(dockerfile, &graph, input, &mut report);
+            own::check(dockerfile, graph, input, &mut report);
         }
     }
-    let mut findings = report.findings;
+    let Report { mut findings, mut faults, .. } = report;
     findings.sort_by_key(|finding| finding.span.start);
-    findings
+    faults.sort_by_key(|(_, fault)| fault.span.start);
+    Inspection { findings, faults }
 }
 
 /// Collects findings that the settings let through.
 struct Report<'a> {
     settings: &'a CheckSettings,
+    /// Whether nothing was left out of the Dockerfile.
+    is_whole: bool,
     findings: Vec<Finding>,
+    faults: Vec<(StageId, Diagnostic)>,
 }
 
 impl Report<'_> {

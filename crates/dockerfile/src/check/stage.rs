@@ -1,14 +1,19 @@
 //! Rules about what the instructions of a stage do.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use regex::Regex;
 
+use super::variables::{Open, Variables};
 use super::{CheckInput, Report, Rule};
 use crate::expand::{Lookup, Mode, expand};
+use crate::instruction::expand_at;
+use crate::suggest::reference_suggestion;
 use crate::{
-    Command, CommandLine, Copy, CopyKind, Dockerfile, Escape, Instruction, Source, Span, Stage, StageGraph,
+    Command, CommandLine, Copy, CopyKind, Diagnostic, Dockerfile, Escape, Instruction, Source, Span, Stage,
+    StageGraph,
 };
 use crate::{Keyword, StageId, StageNode, Word, parse_onbuild};
 
@@ -25,7 +30,8 @@ pub(super) fn check(
             wanted.as_ref().is_none_or(|plan| plan.stages.iter().any(|planned| planned.id == node.id));
         let state = match is_wanted && !node.replaced {
             true => {
-                let (state, mut triggers) = State::at_base(node, &states, stage, input, report);
+                let (mut state, mut triggers) = State::at_base(node, &states, stage, input, report);
+                state.env_known &= report.is_whole;
                 if let Source::Stage(parent) = &node.base {
                     triggers = triggers_of(dockerfile, *parent);
                 }
@@ -45,7 +51,7 @@ pub(super) fn check(
 /// What is known of a stage at some instruction.
 #[derive(Clone, Default)]
 struct State {
-    env: BTreeMap<String, String>,
+    env: Variables,
     /// The names of ARGs, also of those without a value.
     declared: BTreeSet<String>,
     /// Whether the environment of the base image is known.
@@ -63,7 +69,8 @@ impl State {
         report: &mut Report<'_>,
     ) -> (State, Vec<String>) {
         // The builder gives a PATH to every image that lacks one.
-        let path = BTreeMap::from([("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin".to_owned())]);
+        let mut path = Variables::default();
+        path.set("PATH", "/usr/local/sbin:/usr/local/bin");
         match &node.base {
             Source::Stage(id) => (states.get(id.0).cloned().unwrap_or_default(), Vec::new()),
             Source::Scratch => (State { env: path, env_known: true, ..State::default() }, Vec::new()),
@@ -76,7 +83,7 @@ impl State {
                 base_platform(place, name, image.platform.as_deref(), platform.as_deref(), input, report);
                 let mut env = path;
                 let pairs = image.env.iter().filter_map(|line| line.split_once('='));
-                env.extend(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
+                pairs.for_each(|(name, value)| env.set(name, value));
                 let state = State { env, env_known: true, has_shell: image.has_shell, ..State::default() };
                 (state, image.on_build)
             }
@@ -181,13 +188,16 @@ impl Walk<'_, '_, '_> {
                 self.undefined(instruction, &Word::new(&*heredoc.content, heredoc.word), Mode::Heredoc);
             }
         }
-        let expanded = instruction.expanded(&self.state.env, self.escape);
-        let Ok(expanded) = expanded else { return };
+        let Some(expanded) = self.expanded(instruction) else {
+            // What it would have set is missing from now on.
+            self.state.env_known &= !matches!(instruction.command, Command::Env(_));
+            return;
+        };
         match &expanded.command {
             Command::Env(env) => {
                 for pair in &env.pairs {
                     self.secret(instruction, &pair.key.text, pair.key.span);
-                    self.state.env.insert(pair.key.text.clone(), pair.value.text.clone());
+                    self.state.env.set(&pair.key.text, &pair.value.text);
                 }
             }
             Command::Shell(_) => self.state.has_shell = true,
@@ -216,15 +226,58 @@ impl Walk<'_, '_, '_> {
                 (_, Some(given)) => Some(given),
                 (Some(default), None) => {
                     self.undefined(instruction, default, Mode::Word);
-                    expand(&default.text, &self.state.env, self.escape, Mode::Word)
-                        .ok()
-                        .map(|found| found.value)
+                    self.default_value(default)
                 }
                 (None, None) => global().or_else(predefined),
             };
             self.state.declared.insert(name.clone());
-            self.state.env.extend(value.map(|value| (name.clone(), value)));
+            if let Some(value) = value {
+                self.state.env.set(name, &value);
+            }
         }
+    }
+
+    /// The instruction with its variables replaced; `None`, with the fault noted, where that cannot be done.
+    fn expanded(&mut self, instruction: &Instruction) -> Option<Instruction> {
+        let (env, escape) = (&self.state.env, self.escape);
+        if self.state.env_known {
+            let expanded = instruction.expanded(env, escape).map_err(|fault| self.fault(fault)).ok()?;
+            if let Some(fault) = self.input.verify.and_then(|verify| verify(&expanded)) {
+                self.fault(fault);
+            }
+            return Some(expanded);
+        }
+        // What the base sets is not known: only what cannot be read at all is a fault.
+        let unreadable = RefCell::new(None);
+        let expand = |text: &str, span, mode| {
+            expand_at(text, span, &Open(env), escape, mode)
+                .inspect_err(|fault| drop(unreadable.borrow_mut().replace(fault.clone())))
+                .and_then(|_| expand_at(text, span, env, escape, mode))
+        };
+        let expanded = instruction.expanded_by(&expand).ok();
+        if let Some(fault) = unreadable.into_inner() {
+            self.fault(fault);
+        }
+        expanded
+    }
+
+    fn default_value(&mut self, default: &Word) -> Option<String> {
+        let read = |env: &dyn Lookup| expand_at(&default.text, default.span, env, self.escape, Mode::Word);
+        let env = &self.state.env;
+        let fault = if self.state.env_known { read(env) } else { read(&Open(env)) }.err();
+        let value = read(env).ok().map(|found| found.value);
+        if let Some(fault) = fault {
+            self.fault(fault);
+            self.state.env_known = false;
+        }
+        value
+    }
+
+    fn fault(&mut self, mut fault: Diagnostic) {
+        if self.trigger {
+            fault = Diagnostic { span: self.stage.from.base.span, labels: Vec::new(), ..fault };
+        }
+        self.report.faults.push((StageId(self.stage.index), fault));
     }
 
     fn undefined(&mut self, instruction: &Instruction, word: &Word, mode: Mode) {
@@ -239,10 +292,8 @@ impl Walk<'_, '_, '_> {
             if self.state.declared.contains(&name) || !told.insert(name.clone()) {
                 continue;
             }
-            let known = Lookup::names(&self.state.env)
-                .into_iter()
-                .chain(self.state.declared.iter().map(String::as_str));
-            let hint = crate::suggestion(&name, known).map(|near| format!(" (did you mean ${near}?)"));
+            let near = reference_suggestion(&name, self.state.env.names());
+            let hint = near.map(|near| format!(" (did you mean ${near}?)"));
             let message = format!("Usage of undefined variable '${name}'{}", hint.unwrap_or_default());
             self.add(Rule::UndefinedVar, instruction, word.span, message);
         }
@@ -271,7 +322,7 @@ impl Walk<'_, '_, '_> {
     fn workdir(&mut self, instruction: &Instruction, path: &Word) {
         if !path.text.starts_with('/') && !self.state.workdir_set {
             let message = format!(
-                "Relative workdir \"{}\" can have unexpected results if the base image changes",
+                "Relative workdir {:?} can have unexpected results if the base image changes",
                 path.text
             );
             self.add(Rule::WorkdirRelativePath, instruction, path.span, message);

@@ -12,7 +12,8 @@ fn findings(source: &str) -> Vec<String> {
         Some(BaseImage { platform: Some(platform.to_owned()), ..BaseImage::default() })
     };
     let ignored = |path: &str| path == "ignored";
-    let input = CheckInput { arguments: &arguments, ignored: Some(&ignored), base_images: &base };
+    let input =
+        CheckInput { arguments: &arguments, ignored: Some(&ignored), base_images: &base, verify: None };
     let settings = check_settings(&dockerfile, &arguments).unwrap();
     check(&dockerfile, &input, &settings)
         .iter()

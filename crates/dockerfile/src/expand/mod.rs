@@ -125,6 +125,10 @@ pub struct ExpandError {
     pub message: String,
     /// The offset in the text at which it begins.
     pub offset: usize,
+    /// The offset at which it ends.
+    pub end: usize,
+    /// What to do about it.
+    pub help: String,
 }
 
 /// Expands a text.

@@ -9,6 +9,10 @@ use crate::lex::Escape;
 /// How deep `${a:-${b:-…}}` may nest: far more than anyone writes, far less than a thread's stack holds.
 const DEEPEST: usize = 200;
 
+/// What may follow a name in `${…}`.
+const FORMS: &str =
+    "known are ${v:-word}, ${v:+word}, ${v:?message}, ${v#pattern}, ${v%pattern} and ${v/pattern/text}";
+
 pub(super) struct Reader<'a> {
     text: &'a str,
     at: usize,
@@ -94,8 +98,23 @@ impl<'a> Reader<'a> {
         found
     }
 
-    fn error<T>(&self, message: impl Into<String>, offset: usize) -> Result<T, ExpandError> {
-        Err(ExpandError { message: message.into(), offset })
+    /// An error in the `${…}`, or the quoted text, that begins at `offset`.
+    fn error<T>(
+        &self,
+        message: impl Into<String>,
+        offset: usize,
+        help: impl Into<String>,
+    ) -> Result<T, ExpandError> {
+        let rest = self.text.get(offset..).unwrap_or_default();
+        let closed = rest.starts_with('$').then(|| rest.find('}')).flatten();
+        let end = closed.map_or(self.text.len(), |at| offset + at + 1);
+        Err(ExpandError { message: message.into(), offset, end, help: help.into() })
+    }
+
+    fn unclosed<T>(&self, stop: char, offset: usize) -> Result<T, ExpandError> {
+        let escape = self.escape;
+        let help = format!("close it with `}}`; for a `$` that is meant literally write `{escape}$`");
+        self.error(format!("syntax error: missing '{stop}'"), offset, help)
     }
 
     /// Reads up to `stop`, which is taken too, or to the end. With `keep_escapes` (patterns) escape characters stay.
@@ -123,7 +142,7 @@ impl<'a> Reader<'a> {
             }
         }
         match stop {
-            Some(stop) => self.error(format!("syntax error: missing '{stop}'"), self.text.len()),
+            Some(stop) => self.unclosed(stop, self.text.len()),
             None => Ok(output),
         }
     }
@@ -144,7 +163,8 @@ impl<'a> Reader<'a> {
         let start = self.at;
         let body = self.text.get(start + 1..).unwrap_or_default();
         let Some(end) = body.find('\'') else {
-            return self.error("unexpected end of statement while looking for matching single-quote", start);
+            let message = "unexpected end of statement while looking for matching single-quote";
+            return self.error(message, start, format!("close the quote, or write it as `{}'`", self.escape));
         };
         self.at = start + 1 + end + 1;
         let whole = self.text.get(start..self.at).unwrap_or_default();
@@ -189,7 +209,8 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        self.error("unexpected end of statement while looking for matching double-quote", start)
+        let message = "unexpected end of statement while looking for matching double-quote";
+        self.error(message, start, format!("close the quote, or write it as `{}\"`", self.escape))
     }
 
     /// `$name` or `${…}`.
@@ -198,7 +219,7 @@ impl<'a> Reader<'a> {
         self.at += 1;
         if self.eat('{') {
             if self.depth >= DEEPEST {
-                return self.error(format!("variables nest more than {DEEPEST} deep"), start);
+                return self.error(format!("variables nest more than {DEEPEST} deep"), start, "");
             }
             self.depth += 1;
             let value = self.braces(start);
@@ -252,20 +273,29 @@ impl<'a> Reader<'a> {
     /// What follows `${`.
     fn braces(&mut self, start: usize) -> Result<String, ExpandError> {
         match self.peek() {
-            None => return self.error("syntax error: missing '}'", start),
-            Some('{' | '}' | ':') => return self.error("syntax error: bad substitution", start),
+            None => return self.unclosed('}', start),
+            Some('{' | '}' | ':') => {
+                let help = "a name must follow `${`: letters, digits and `_`";
+                return self.error("syntax error: bad substitution", start, help);
+            }
             _ => {}
         }
         let name = self.name();
         let colon = self.eat(':');
         match self.next() {
-            None => self.error("syntax error: missing '}'", start),
+            None => self.unclosed('}', start),
             Some('}') if !colon => Ok(self.plain(name, start)),
             Some(form @ ('-' | '+' | '?' | '#' | '%')) => self.modified(name, colon, form, start),
             Some('/') if !colon => self.replaced(name, start),
             Some(form) => {
                 let colon = if colon { ":" } else { "" };
-                self.error(format!("unsupported modifier ({colon}{form}) in substitution"), start)
+                let help = match (colon, form) {
+                    (":", '=') | ("", '=') => {
+                        format!("write ${{{name}:-…}}, or give it a default with ARG {name}=…")
+                    }
+                    _ => FORMS.to_owned(),
+                };
+                self.error(format!("unsupported modifier ({colon}{form}) in substitution"), start, help)
             }
         }
     }
@@ -286,7 +316,8 @@ impl<'a> Reader<'a> {
                 let default =
                     if found.is_none() { "not allowed to be unset" } else { "not allowed to be empty" };
                 let reason = if word.is_empty() { default } else { &word };
-                return self.error(format!("{name}: {reason}"), start);
+                let help = format!("set it with --build-arg {name}=… (and ARG {name} above), or with ENV");
+                return self.error(format!("{name}: {reason}"), start, help);
             }
             '#' | '%' => {
                 let (word, greedy) = match word.strip_prefix(form) {
@@ -294,7 +325,7 @@ impl<'a> Reader<'a> {
                     None => (word.as_str(), false),
                 };
                 let trim = if form == '#' { pattern::trim_prefix } else { pattern::trim_suffix };
-                trim(value, word, greedy).or_else(|message| self.error(message, start))?
+                trim(value, word, greedy).or_else(|message| self.error(message, start, ""))?
             }
             _ => value.to_owned(),
         })
@@ -306,7 +337,7 @@ impl<'a> Reader<'a> {
         let replacement = self.operand('}', true, start)?;
         match self.look_up(name, start) {
             Some(value) => pattern::replace(value, &wanted, &replacement, all)
-                .or_else(|message| self.error(message, start)),
+                .or_else(|message| self.error(message, start, "")),
             None if self.mode == Mode::Display => {
                 Ok(self.text.get(start..self.at).unwrap_or_default().to_owned())
             }
@@ -318,9 +349,7 @@ impl<'a> Reader<'a> {
     fn operand(&mut self, stop: char, keep_escapes: bool, start: usize) -> Result<String, ExpandError> {
         match self.read_until(Some(stop), keep_escapes) {
             Ok(output) => Ok(output.value),
-            Err(error) if error.offset == self.text.len() => {
-                self.error(format!("syntax error: missing '{stop}'"), start)
-            }
+            Err(error) if error.offset == self.text.len() => self.unclosed(stop, start),
             Err(error) => Err(error),
         }
     }

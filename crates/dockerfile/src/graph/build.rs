@@ -4,14 +4,23 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::contexts::Contexts;
 use super::{Dependency, GraphArguments, Source, StageGraph, StageId, StageNode};
-use crate::expand::{Lookup, Mode, expand};
-use crate::instruction::expand_diagnostic;
+use crate::expand::{Lookup, Mode};
+use crate::instruction::expand_at;
 use crate::{Command, Diagnostic, Dockerfile, Escape, Instruction, Span, Stage, Word, parse_onbuild};
 
 impl StageGraph {
     /// Finds what each stage of `dockerfile` needs. The errors are all that were found in the `FROM`s and before them, in
     /// the order of the text; of those in instructions see [`StageGraph::faults`].
     pub fn of(dockerfile: &Dockerfile, arguments: &GraphArguments) -> Result<StageGraph, Vec<Diagnostic>> {
+        let (graph, errors) = StageGraph::draft(dockerfile, arguments);
+        if errors.is_empty() { Ok(graph) } else { Err(errors) }
+    }
+
+    /// The graph with what is wrong in it: bases that cannot be had are images without a name.
+    pub(crate) fn draft(
+        dockerfile: &Dockerfile,
+        arguments: &GraphArguments,
+    ) -> (StageGraph, Vec<Diagnostic>) {
         let mut builder = Builder::new(dockerfile, arguments);
         let predefined: Vec<(String, String)> = builder.globals.clone().into_iter().collect();
         let declared = builder.global_args();
@@ -19,17 +28,15 @@ impl StageGraph {
         for stage in &dockerfile.stages {
             builder.stage(stage, follow);
         }
-        if !builder.errors.is_empty() {
-            builder.errors.sort_by_key(|error| error.span.start);
-            return Err(builder.errors);
-        }
+        builder.errors.sort_by_key(|error| error.span.start);
         builder.faults.sort_by_key(|(_, fault)| fault.span.start);
-        Ok(StageGraph {
+        let graph = StageGraph {
             stages: builder.stages,
             global_args: in_order(predefined, declared),
             contexts: builder.contexts,
             faults: builder.faults,
-        })
+        };
+        (graph, builder.errors)
     }
 
     /// What `--from=name` means in stage `stage`; for triggers of a base image, whose text is known only when the
@@ -191,10 +198,10 @@ impl<'a> Builder<'a> {
 
     /// Expands a word of FROM.
     fn global(&mut self, word: &Word, what: &str) -> String {
-        let expansion = match expand(&word.text, &self.globals, self.escape(), Mode::Word) {
+        let expansion = match expand_at(&word.text, word.span, &self.globals, self.escape(), Mode::Word) {
             Ok(expansion) => expansion,
             Err(error) => {
-                self.errors.push(expand_diagnostic(&word.text, word.span, error));
+                self.errors.push(error);
                 return String::new();
             }
         };
@@ -226,10 +233,10 @@ impl<'a> Builder<'a> {
     }
 
     fn platform(&mut self, word: &Word) -> String {
-        let value = match expand(&word.text, &self.globals, self.escape(), Mode::Word) {
+        let value = match expand_at(&word.text, word.span, &self.globals, self.escape(), Mode::Word) {
             Ok(expansion) => expansion.value,
             Err(error) => {
-                self.errors.push(expand_diagnostic(&word.text, word.span, error));
+                self.errors.push(error);
                 return String::new();
             }
         };
@@ -287,12 +294,9 @@ impl<'a> Builder<'a> {
     ) {
         for (mut from, mount) in sources(instruction) {
             if from.text.contains('$') && !self.arguments.strict_docker {
-                match expand(&from.text, variables, self.escape(), Mode::Word) {
+                match expand_at(&from.text, from.span, variables, self.escape(), Mode::Word) {
                     Ok(expansion) => from.text = expansion.value,
-                    Err(error) => {
-                        let fault = expand_diagnostic(&from.text, from.span, error);
-                        self.faults.push((StageId(stage.index), fault));
-                    }
+                    Err(fault) => self.faults.push((StageId(stage.index), fault)),
                 }
             }
             self.depend(stage, at, mount, &from, false, dependencies);

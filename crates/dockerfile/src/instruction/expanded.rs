@@ -1,7 +1,7 @@
 //! Instructions with their variables replaced.
 
 use super::{Command, Copy, Env, Instruction, Run, Word, parse_port, parse_signal};
-use crate::expand::{ExpandError, Mode, expand};
+use crate::expand::{ExpandError, Expansion, Mode, expand};
 use crate::lex::Heredoc;
 use crate::{Diagnostic, Escape, Lookup, Span};
 
@@ -13,7 +13,12 @@ impl Instruction {
     ///
     /// ENV sees the environment before it; so `env` is the one before this instruction.
     pub fn expanded(&self, env: &dyn Lookup, escape: Escape) -> Result<Instruction, Diagnostic> {
-        let expander = Expander { env, escape };
+        self.expanded_by(&|text, span, mode| expand_at(text, span, env, escape, mode))
+    }
+
+    /// The same with a way to expand each text; a wrong value is found once its words are expanded.
+    pub(crate) fn expanded_by(&self, expand: &Expand<'_>) -> Result<Instruction, Diagnostic> {
+        let expander = Expander { expand };
         let command = match &self.command {
             Command::Add(copy) => Command::Add(expander.copy(copy)?),
             Command::Copy(copy) => Command::Copy(expander.copy(copy)?),
@@ -39,35 +44,56 @@ impl super::Arg {
     /// The default in the environment `env`; to be asked for only when nothing else gives the value, since a default
     /// like `${x:?}` may be an error.
     pub fn expanded_default(&self, env: &dyn Lookup, escape: Escape) -> Result<Option<String>, Diagnostic> {
-        let expander = Expander { env, escape };
-        self.default.as_ref().map(|default| Ok(expander.word(default)?.text)).transpose()
+        let default = self.default.as_ref();
+        let value = |word: &Word| expand_at(&word.text, word.span, env, escape, Mode::Word);
+        default.map(|default| Ok(value(default)?.value)).transpose()
     }
 
     /// The name, quotes taken off and variables expanded.
     pub fn expanded_name(&self, env: &dyn Lookup, escape: Escape) -> Result<String, Diagnostic> {
-        Expander { env, escape }.word(&self.name).map(|word| word.text)
+        expand_at(&self.name.text, self.name.span, env, escape, Mode::Word).map(|name| name.value)
     }
 }
 
-struct Expander<'a> {
-    env: &'a dyn Lookup,
+/// Expands a text that stands somewhere.
+pub(crate) type Expand<'a> = dyn Fn(&str, Span, Mode) -> Result<Expansion, Diagnostic> + 'a;
+
+/// Expands a text; an error is shown at its place.
+pub(crate) fn expand_at(
+    text: &str,
+    span: Span,
+    env: &dyn Lookup,
     escape: Escape,
+    mode: Mode,
+) -> Result<Expansion, Diagnostic> {
+    expand(text, env, escape, mode).map_err(|error| expand_diagnostic(text, span, error))
 }
+
+struct Expander<'a> {
+    expand: &'a Expand<'a>,
+}
+
+/// A longer text is cut in a message, which shows the place anyway.
+const LONGEST_SHOWN: usize = 60;
 
 /// The place of an error inside a word; the whole word where continuations moved its bytes.
 pub(crate) fn expand_diagnostic(text: &str, span: Span, error: ExpandError) -> Diagnostic {
     let at = match span.len() == text.len() {
-        true => Span::new((span.start + error.offset).min(span.end), span.end),
+        true => Span::new((span.start + error.offset).min(span.end), (span.start + error.end).min(span.end)),
         false => span,
     };
-    Diagnostic::error(format!("failed to process \"{text}\": {}", error.message), at)
+    let line = text.lines().next().unwrap_or_default();
+    let mut shown: String = line.chars().take(LONGEST_SHOWN).collect();
+    if shown.len() < text.trim_end().len() {
+        shown.push('…');
+    }
+    let fault = Diagnostic::error(format!("failed to process `{shown}`: {}", error.message), at);
+    if error.help.is_empty() { fault } else { fault.help(error.help) }
 }
 
 impl Expander<'_> {
     fn text(&self, text: &str, span: Span, mode: Mode) -> Result<String, Diagnostic> {
-        expand(text, self.env, self.escape, mode)
-            .map(|expansion| expansion.value)
-            .map_err(|error| expand_diagnostic(text, span, error))
+        (self.expand)(text, span, mode).map(|expansion| expansion.value)
     }
 
     fn word(&self, word: &Word) -> Result<Word, Diagnostic> {
@@ -123,8 +149,7 @@ impl Expander<'_> {
     fn ports(&self, words: &[Word]) -> Result<Vec<Word>, Diagnostic> {
         let mut ports = Vec::new();
         for word in words {
-            let values = expand(&word.text, self.env, self.escape, Mode::Word)
-                .map_err(|error| expand_diagnostic(&word.text, word.span, error))?;
+            let values = (self.expand)(&word.text, word.span, Mode::Word)?;
             for value in values.words {
                 parse_port(&value).map_err(|message| Diagnostic::error(message, word.span))?;
                 ports.push(Word::new(value, word.span));

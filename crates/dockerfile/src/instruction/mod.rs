@@ -14,7 +14,7 @@ mod signal;
 
 use serde::Serialize;
 
-pub(crate) use expanded::expand_diagnostic;
+pub(crate) use expanded::expand_at;
 pub use expose::{Expose, Port, parse_port};
 pub use healthcheck::{Healthcheck, format_duration};
 pub use history::HistoryContext;

@@ -258,10 +258,14 @@ impl Mount {
     }
 
     fn sharing(&self, value: &str) -> Result<Sharing, Diagnostic> {
-        SHARINGS.iter().find(|(name, _)| *name == value).map(|(_, sharing)| *sharing).ok_or_else(|| {
-            self.error(format!("unsupported sharing value \"{value}\""))
-                .suggest(value, SHARINGS.iter().map(|(name, _)| *name))
-        })
+        SHARINGS
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case(value))
+            .map(|(_, sharing)| *sharing)
+            .ok_or_else(|| {
+                self.error(format!("unsupported sharing value \"{value}\""))
+                    .suggest(value, SHARINGS.iter().map(|(name, _)| *name))
+            })
     }
 
     /// A boolean as Go's `strconv.ParseBool` reads it.
@@ -304,16 +308,10 @@ impl Mount {
                 "invalid secret mount. one of source, target required"
             }
             MountKind::Secret if source && id => "both source and id can't be set",
-            MountKind::Ssh if is_set(&spec.from) => "ssh mount should not have a from",
-            MountKind::Ssh if source => "ssh mount should not have a source",
-            MountKind::Bind | MountKind::Cache | MountKind::Tmpfs if !target => "target is required",
+            MountKind::Ssh if source => "ssh does not support source",
             _ => return Ok(spec),
         };
-        let message = match message {
-            "target is required" => format!("{} mount: {message}", kind.as_str()),
-            other => other.to_owned(),
-        };
-        Err(self.error(message))
+        Err(self.error(message.to_owned()))
     }
 }
 
@@ -409,6 +407,9 @@ mod tests {
         assert!(!parse("dst=/x,RW").unwrap().read_only);
         assert_eq!(parse("type=tmpfs,target=/x,size=1.5k").unwrap().size, Some(1536));
         assert_eq!(parse("\"target=/a,b\",type=tmpfs").unwrap().target.as_deref(), Some("/a,b"));
+        assert_eq!(parse("type=cache,target=/c,sharing=Locked").unwrap().sharing, Some(Sharing::Locked));
+        // Without a target the working directory is meant.
+        assert_eq!(parse("type=bind").unwrap().target, None);
         assert!(parse("type=secret,id=a,required").unwrap().required);
         assert_eq!(parse("type=$T,mode=$M,target=/x").unwrap().mode, None);
     }
@@ -431,7 +432,7 @@ mod tests {
             ("target=/x,required", "unexpected key 'required' for mount type 'bind'"),
             ("target=/x,size=3", "unexpected key 'size' for mount type 'bind'"),
             ("type=tmpfs,target=/x,size=big", "invalid value for size: big"),
-            ("type=tmpfs", "tmpfs mount: target is required"),
+            ("type=ssh,source=x", "ssh does not support source"),
             ("type=tmpfs,target=/./", "invalid mount target \"/\""),
             ("a\"b", "failed to parse csv mounts: bare \" in non-quoted-field"),
             ("\"a\"b", "failed to parse csv mounts: extraneous or missing \" in quoted-field"),

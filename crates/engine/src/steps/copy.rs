@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use rbuild_context::source::is_http_source;
 use rbuild_context::{GitReference, SelectOptions, Tree};
-use rbuild_dockerfile::{Copy, CopyKind, Heredoc};
+use rbuild_dockerfile::{Command, Copy, CopyKind, Diagnostic, Heredoc, Instruction};
 use rbuild_fs::{Root, RootfsPath, Timestamp};
+use rbuild_image::{Digest, ImageError};
 use rbuild_layer::copy::{Chmod, CopyOptions, Unpack};
 
 use super::Step;
 use crate::build::Builder;
-use crate::error::{AtSpan, Explain, Failure, FailureKind, Result};
+use crate::error::{AtSpan, BuildError, Explain, Failure, FailureKind, Result};
 use crate::files::Files;
 use crate::state::{Rootfs, StageState};
 use crate::users;
@@ -112,19 +113,8 @@ impl Builder<'_> {
             (CopyKind::Copy, _) | (CopyKind::Add, Some(false)) => Unpack::Never,
             (CopyKind::Add, _) => Unpack::Auto,
         };
-        if copy.checksum.is_some()
-            && (copy.sources.len() != 1 || remote_source(copy.kind, &copy.sources[0].text)?.is_none())
-        {
-            return Err(Failure::new(
-                FailureKind::Build,
-                "checksum can't be specified for a local source: `--checksum` wants one HTTP or git source",
-            )
-            .into());
-        }
-        if let Some(word) = copy.checksum.as_ref().filter(|_| is_http_source(&copy.sources[0].text)) {
-            // Before the download, not after it.
-            let parsed: std::result::Result<rbuild_image::Digest, _> = word.text.parse();
-            parsed.explain(FailureKind::Build, || format!("`{}` is no checksum", word.text)).at(word.span)?;
+        if let Some(fault) = bad_checksum(copy) {
+            return Err(BuildError::Dockerfile(vec![fault]));
         }
         let mut pieces = Vec::new();
         for source in &copy.sources {
@@ -223,6 +213,41 @@ fn remote_source(kind: CopyKind, source: &str) -> Result<Option<Remote>> {
     match reference.filter(|reference| !reference.bare) {
         Some(reference) => Ok(Some(Remote::Git(reference))),
         None => Ok(is_http_source(source).then_some(Remote::Http)),
+    }
+}
+
+/// What is wrong with an instruction whose variables are replaced, whatever files it will find.
+pub(crate) fn refused(instruction: &Instruction) -> Option<Diagnostic> {
+    let (Command::Copy(copy) | Command::Add(copy)) = &instruction.command else { return None };
+    let chmod = copy.chmod.as_ref().filter(|word| !word.text.is_empty());
+    let no_mode = chmod.and_then(|word| {
+        let error = word.text.parse::<Chmod>().err()?;
+        Some(Diagnostic::error(error.to_string(), word.span).help("write 0755, or u=rwX,go=rX"))
+    });
+    no_mode.or_else(|| bad_checksum(copy))
+}
+
+/// A `--checksum` that is none, or has nothing to check.
+fn bad_checksum(copy: &Copy) -> Option<Diagnostic> {
+    let word = copy.checksum.as_ref()?;
+    let [source] = copy.sources.as_slice() else {
+        let fault = Diagnostic::error("checksum can't be specified for multiple sources", word.span);
+        return Some(fault.help("write one ADD for each source"));
+    };
+    match remote_source(copy.kind, &source.text) {
+        Ok(None) => Some(
+            Diagnostic::error("checksum requires HTTP(S) or Git sources", word.span)
+                .label(source.span, "a file of the build context"),
+        ),
+        Ok(Some(Remote::Http)) => {
+            let reason = match word.text.parse::<Digest>().err()? {
+                ImageError::Digest { reason, .. } => reason.to_owned(),
+                other => other.to_string(),
+            };
+            let fault = Diagnostic::error(format!("`{}` is no checksum", word.text), word.span);
+            Some(fault.label(word.span, reason).help("write sha256: and 64 hexadecimal digits"))
+        }
+        _ => None,
     }
 }
 

@@ -9,7 +9,7 @@ mod ssh;
 mod stacked;
 mod workdir;
 
-pub(crate) use copy::made_files;
+pub(crate) use copy::{made_files, refused};
 pub(crate) use run::with_primary;
 
 use std::collections::BTreeSet;

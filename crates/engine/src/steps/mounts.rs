@@ -137,7 +137,8 @@ impl Builder<'_> {
         for (index, mount) in run.mounts.iter().enumerate() {
             let spec = &mount.spec;
             let span = mount.text.span;
-            if target(state, spec).is_some_and(|target| target == Path::new("/")) {
+            let is_file = matches!(spec.kind, dockerfile::MountKind::Secret | dockerfile::MountKind::Ssh);
+            if !is_file && mount_point(state, spec) == Path::new("/") {
                 return Err(Failure::new(FailureKind::Build, "invalid mount target \"/\"").at(span).into());
             }
             let from = self.mount_source(at, index, spec, span)?;
@@ -145,7 +146,7 @@ impl Builder<'_> {
                 dockerfile::MountKind::Bind => self.plan_bind(state, spec, from, span, &mut prepared)?,
                 dockerfile::MountKind::Cache => self.plan_cache(state, spec, from, span, &mut prepared)?,
                 dockerfile::MountKind::Tmpfs => {
-                    let target = target(state, spec).unwrap_or_default();
+                    let target = mount_point(state, spec);
                     prepared
                         .parts
                         .push(("mount tmpfs".to_owned(), format!("{} {:?}", target.display(), spec.size)));
@@ -193,7 +194,7 @@ impl Builder<'_> {
             None => self.context()?,
         };
         let source = spec.source.clone().unwrap_or_else(|| "/".to_owned());
-        let target = target(state, spec).unwrap_or_default();
+        let target = mount_point(state, spec);
         let digest = self.content_digest(&files, &source, &SelectOptions::default()).at(span)?;
         prepared.parts.push(("mount bind".to_owned(), format!("{} {}", target.display(), spec.read_only)));
         prepared.contents.push((format!("mount {source}"), digest));
@@ -208,9 +209,10 @@ impl Builder<'_> {
         span: Span,
         prepared: &mut Prepared,
     ) -> Result<Planned> {
-        let target = target(state, spec).unwrap_or_default();
+        let target = mount_point(state, spec);
         // As written: of a relative one the working directory is no part.
-        let id = spec.id.clone().or_else(|| spec.target.as_deref().map(cleaned)).unwrap_or_default();
+        let given = spec.id.clone().filter(|id| !id.is_empty());
+        let id = given.unwrap_or_else(|| cleaned(spec.target.as_deref().unwrap_or_default()));
         let namespace = self.request.build_args.get("BUILDKIT_CACHE_MOUNT_NS").map_or("", String::as_str);
         let mut identity = format!("{namespace}/{id}");
         // A cache that begins in another way is another cache, as in the reference.
@@ -470,6 +472,11 @@ fn cleaned(path: &str) -> String {
 fn target(state: &StageState, spec: &MountSpec) -> Option<PathBuf> {
     let target = spec.target.as_ref().filter(|target| !target.is_empty())?;
     Some(RootfsPath::new(state.working_dir()).join(target).as_path().to_owned())
+}
+
+/// Where a folder is mounted: in the working directory, if nothing else is said.
+fn mount_point(state: &StageState, spec: &MountSpec) -> PathBuf {
+    target(state, spec).unwrap_or_else(|| RootfsPath::new(state.working_dir()).as_path().to_owned())
 }
 
 fn file(target: PathBuf, content: Vec<u8>, owner: Owner) -> Mount {

@@ -18,7 +18,7 @@ fn findings_with(source: &str, build_args: &[&str], target: Option<&str>) -> Vec
             ..BaseImage::default()
         })
     };
-    let input = CheckInput { arguments: &arguments, ignored: None, base_images: &base };
+    let input = CheckInput { arguments: &arguments, ignored: None, base_images: &base, verify: None };
     let settings = CheckSettings { experimental_all: true, ..CheckSettings::default() };
     let findings = check(&dockerfile, &input, &settings);
     let own = findings.iter().filter(|finding| finding.rule.is_own());
@@ -152,7 +152,7 @@ fn only_what_is_in_the_image_of_the_target_counts_for_its_size() {
 fn they_are_off_until_asked_for() {
     let dockerfile = Dockerfile::parse("FROM b\nRUN curl x | sh\n").unwrap();
     let arguments = GraphArguments::default();
-    let input = CheckInput { arguments: &arguments, ignored: None, base_images: &|_, _| None };
+    let input = CheckInput { arguments: &arguments, ignored: None, base_images: &|_, _| None, verify: None };
     let rules = |settings: &str| -> Vec<&str> {
         let settings = if settings.is_empty() {
             CheckSettings::default()
