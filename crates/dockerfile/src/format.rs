@@ -82,16 +82,13 @@ impl Writer {
     fn instruction(&mut self, instruction: &Instruction, lines: &[Line<'_>]) {
         let heredocs = instruction_heredocs(instruction);
         let end = heredocs.unwrap_or(usize::MAX);
-        let own = lines.iter().filter(|line| line.start < end && !line.is_blank());
-        let mut own: Vec<&Line<'_>> = own.collect();
-        // Lines of nothing but a continuation at the end continue nothing.
-        while own.len() > 1
-            && own.last().is_some_and(|line| {
-                !line.is_comment() && cut_continuation(line.text, self.escape).0.trim().is_empty()
-            })
-        {
-            own.pop();
-        }
+        let own: Vec<&Line<'_>> = lines.iter().filter(|line| line.start < end && !line.is_blank()).collect();
+        let has_text = |line: &&Line<'_>| {
+            !line.is_comment() && !cut_continuation(line.text, self.escape).0.trim().is_empty()
+        };
+        // Behind the last text there may be lines of nothing but a continuation, which continue nothing, and comments.
+        let (own, behind) =
+            own.split_at(own.iter().skip(1).rposition(has_text).map_or(1, |at| at + 2).min(own.len()));
         if self.text.is_empty() && !lines.first().is_some_and(|line| line.is_comment()) {
             // Nothing before the first instruction needs to be kept apart from it.
             self.blank = false;
@@ -109,6 +106,7 @@ impl Writer {
                 (true, true) | (false, _) => self.line(last_text(body, self.escape)),
             }
         }
+        behind.iter().filter(|line| line.is_comment()).for_each(|line| self.between(line));
         for line in lines.iter().filter(|line| line.start >= end) {
             self.text.push_str(line.raw);
         }
@@ -163,6 +161,7 @@ mod tests {
             ("\n\nFROM a\nRUN x \\\n", "FROM a\nRUN x\n"),
             ("FROM a\nRUN x \\\n\\\n \\\n", "FROM a\nRUN x\n"),
             ("FROM a\nRUN \\\n\\\n", "FROM a\nRUN\n"),
+            ("FROM a\nRUN x \\\n# y\n\\\n  #z\n\\", "FROM a\nRUN x\n# y\n# z\n"),
             ("FROM a\r\nRUN x\\\r \\\r\n", "FROM a\nRUN x\n"),
             ("FROM a\nrun <<E\n  x \r\n\n\nE\n\n\nCMD y", "FROM a\nRUN <<E\n  x \r\n\n\nE\n\nCMD y\n"),
             ("FROM a\nRUN a \\\n  # why \n  b\n#  kept\n", "FROM a\nRUN a \\\n  # why\n  b\n#  kept\n"),
