@@ -204,7 +204,8 @@ pub(crate) struct BuildArgs {
     /// Build argument `NAME=VALUE`, or `NAME` to take the value from the environment
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
     pub(crate) build_args: Vec<String>,
-    /// Another build context, `NAME=WHERE`: a folder, a git or HTTP address, `docker-image://…`, `oci-layout://…`
+    /// Another build context, `NAME=WHERE`: a folder, a git or HTTP address, `docker-image://…`, `oci-layout://…`, or an image as
+    /// `copy` takes it (`oci-archive:FILE`)
     #[arg(long = "build-context", value_name = "NAME=WHERE")]
     pub(crate) build_contexts: Vec<String>,
     /// Stage to build [default: the last]

@@ -6,7 +6,7 @@ use std::{fs, io};
 
 use rbuild_context::ContextSource;
 use rbuild_engine::{
-    Context, Failure, FailureKind, FetchedContext, LONE_FILE, NamedContext, read_in_context,
+    Context, Failure, FailureKind, FetchedContext, LONE_FILE, Location, NamedContext, read_in_context,
 };
 use rbuild_image::Platform;
 
@@ -230,6 +230,9 @@ fn named_context(text: &str, keep_git_dir: Option<bool>) -> Result<(String, Name
     if name.is_empty() || place.is_empty() {
         return Err(bad("write it as NAME=WHERE".to_owned()));
     }
+    if Location::has_transport(place) {
+        return Ok((context_name(name).map_err(bad)?, image_elsewhere(place)?));
+    }
     let context = match ContextSource::parse_named(place).map_err(|error| bad(error.to_string()))? {
         ContextSource::Image(name) if name == "scratch" => NamedContext::Scratch,
         ContextSource::Image(name) => NamedContext::Image(image_name(&name)?),
@@ -260,6 +263,18 @@ fn context_name(text: &str) -> std::result::Result<String, String> {
     let Some((name, platform)) = text.split_once("::") else { return Ok(text.to_lowercase()) };
     let platform = Platform::parse(platform).map_err(|error| error.to_string())?;
     Ok(format!("{}::{}", name.to_lowercase(), platform.normalised()))
+}
+
+/// An image in skopeo's words.
+fn image_elsewhere(text: &str) -> Result<NamedContext> {
+    let location = Location::parse(text)?;
+    let (path, name) = match &location {
+        Location::Registry(name) => return Ok(NamedContext::Image(name.clone())),
+        archive => archive.archive().ok_or_else(|| CliError::usage(format!("`{text}` names no image")))?,
+    };
+    let digest = name.and_then(|name| name.parse().ok());
+    let tag = name.filter(|_| digest.is_none()).map(str::to_owned);
+    Ok(NamedContext::OciLayout { path: path.to_owned(), tag, digest })
 }
 
 /// `PATH[:TAG][@DIGEST]`.
@@ -312,6 +327,10 @@ mod tests {
             ("alpine::linux/x86_64=docker-image://alpine:3", "alpine::linux/amd64", "Image"),
             ("base=docker-image://scratch", "base", "Scratch"),
             ("base=oci-layout://./l:tag", "base", "OciLayout"),
+            ("base=oci:l:tag", "base", "OciLayout"),
+            ("base=oci-archive:l.tar", "base", "OciLayout"),
+            ("base=docker-archive:l.tar:app:1", "base", "OciLayout"),
+            ("base=docker://alpine:3", "base", "Image"),
         ] {
             assert_eq!(named(text), Ok((name.to_owned(), kind.to_owned())), "{text}");
         }

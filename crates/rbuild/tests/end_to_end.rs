@@ -12,11 +12,13 @@ mod contexts;
 mod errors;
 mod faults;
 mod images;
+mod interop;
 mod outputs;
 mod platforms;
 mod registry;
 mod reproducible;
 mod run;
+mod transports;
 
 /// A file of tests that is not listed above would never run.
 #[test]

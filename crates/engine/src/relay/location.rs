@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use rbuild_image::Reference;
+use rbuild_image::{Digest, Reference};
 
 use crate::error::{Explain, Failure, FailureKind, Result};
 
@@ -35,15 +35,28 @@ pub enum Location {
     },
 }
 
+/// Transports of files and folders.
+const ARCHIVES: [&str; 3] = ["oci:", "oci-archive:", "docker-archive:"];
+/// The one of registries.
+const REGISTRY: &str = "docker://";
+/// Those of other tools that are not known here.
+const REFUSED: [&str; 6] = ["containers-storage:", "docker-daemon:", "dir:", "sif:", "ostree:", "tarball:"];
+
 impl Location {
+    /// Does the text begin with a transport, so that it can't be the name of an image in the store?
+    #[must_use]
+    pub fn has_transport(text: &str) -> bool {
+        let all = ARCHIVES.iter().chain(&REFUSED).chain([&REGISTRY]);
+        all.into_iter().any(|transport| text.starts_with(transport))
+    }
+
     /// Reads what a user typed.
     ///
     /// # Errors
     /// No image's name, or a transport that is not known here.
     pub fn parse(text: &str) -> Result<Location> {
-        let archives = ["oci:", "oci-archive:", "docker-archive:"];
         if let Some((transport, rest)) =
-            archives.iter().find_map(|known| Some((*known, text.strip_prefix(known)?)))
+            ARCHIVES.iter().find_map(|known| Some((*known, text.strip_prefix(known)?)))
         {
             let (path, name) = split(rest);
             if path.is_empty() {
@@ -56,15 +69,38 @@ impl Location {
                 _ => Location::DockerArchive { path, name },
             });
         }
-        let name = text.strip_prefix("docker://").unwrap_or(text);
-        let others = ["containers-storage:", "docker-daemon:", "dir:", "sif:", "ostree:", "tarball:"];
-        if let Some(other) = others.iter().find(|other| name.starts_with(**other)) {
+        let name = text.strip_prefix(REGISTRY).unwrap_or(text);
+        if let Some(other) = REFUSED.iter().find(|other| name.starts_with(**other)) {
             let failure = Failure::new(FailureKind::Usage, format!("`{other}` is no transport of rbuild"));
             return Err(failure.help("there are docker://, oci:, oci-archive: and docker-archive:").into());
         }
         Reference::parse(name)
             .map(Location::Registry)
             .explain(FailureKind::Usage, || format!("invalid reference format: `{name}`"))
+    }
+
+    /// The same wherever the command is run: with the whole path.
+    #[must_use]
+    pub fn absolute(self) -> Location {
+        let whole = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+        match self {
+            Location::Registry(_) => self,
+            Location::Oci { path, name } => Location::Oci { path: whole(path), name },
+            Location::OciArchive { path, name } => Location::OciArchive { path: whole(path), name },
+            Location::DockerArchive { path, name } => Location::DockerArchive { path: whole(path), name },
+        }
+    }
+
+    /// The document with this digest at the same place.
+    #[must_use]
+    pub fn with_digest(&self, digest: &Digest) -> Location {
+        let name = Some(digest.to_string());
+        match self {
+            Location::Registry(reference) => Location::Registry(reference.repository_digest(digest)),
+            Location::Oci { path, .. } => Location::Oci { path: path.clone(), name },
+            Location::OciArchive { path, .. } => Location::OciArchive { path: path.clone(), name },
+            Location::DockerArchive { path, .. } => Location::DockerArchive { path: path.clone(), name },
+        }
     }
 
     /// File or folder, and the image's name in it; none for a registry.
@@ -100,7 +136,11 @@ impl fmt::Display for Location {
         };
         let Some((path, name)) = self.archive() else { return Ok(()) };
         write!(f, "{transport}:{}", path.display())?;
-        name.map_or(Ok(()), |name| write!(f, ":{name}"))
+        match name {
+            Some(digest) if digest.parse::<Digest>().is_ok() => write!(f, "@{digest}"),
+            Some(name) => write!(f, ":{name}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -124,6 +164,14 @@ mod tests {
         let digest = format!("sha256:{}", "a".repeat(64));
         let by_digest = Location::parse(&format!("oci:dir@{digest}")).unwrap();
         assert_eq!(by_digest.archive(), Some((Path::new("dir"), Some(digest.as_str()))));
+        assert_eq!(by_digest.to_string(), format!("oci:dir@{digest}"));
+        let other = Location::parse("oci-archive:a.tar:v1").unwrap().with_digest(&digest.parse().unwrap());
+        assert_eq!(other.to_string(), format!("oci-archive:a.tar@{digest}"));
+        for (text, has) in
+            [("oci:a", true), ("docker://a", true), ("dir:a", true), ("a:1", false), ("docker/a", false)]
+        {
+            assert_eq!(Location::has_transport(text), has, "{text}");
+        }
         for wrong in ["oci:", "dir:/x", "docker-daemon:a", "Alpine", ""] {
             assert!(Location::parse(wrong).is_err(), "{wrong}");
         }

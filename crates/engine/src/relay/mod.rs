@@ -59,6 +59,14 @@ pub fn copy(
     result
 }
 
+/// The manifest or index at a place, as it is there.
+///
+/// # Errors
+/// What the registry says, or what is wrong with the archive.
+pub fn document(client: &Arc<Client>, location: &Location) -> Result<(Descriptor, Vec<u8>)> {
+    Source::open(client, location)?.root()
+}
+
 /// An image that is not in the store.
 #[derive(Debug)]
 pub struct Inspected {
@@ -263,7 +271,7 @@ fn write(source: &Source, load: &Load, root: &Descriptor, to: &Location) -> Resu
 }
 
 /// The name in the archive: in OCI layouts any word, in docker archives an image's name.
-fn named(root: &Descriptor, to: &Location) -> NamedManifest {
+pub(crate) fn named(root: &Descriptor, to: &Location) -> NamedManifest {
     let mut descriptor = root.clone();
     let name = to.archive().and_then(|(_, name)| name);
     let full = name.and_then(|name| Reference::parse(name).ok());

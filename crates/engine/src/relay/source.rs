@@ -4,7 +4,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use rbuild_image::layout::LayoutReader;
-use rbuild_image::{Descriptor, Reference};
+use rbuild_image::{Descriptor, Digest, Index, Reference};
 use rbuild_registry::Client;
 
 use super::{Location, stream};
@@ -17,6 +17,13 @@ pub(super) enum Source {
     Layout { layout: Box<LayoutReader>, root: Box<Descriptor>, shown: String },
 }
 
+/// An image of an index in the layout.
+fn inner(layout: &LayoutReader, digest: &Digest) -> Option<Descriptor> {
+    let indexes = layout.index().manifests.iter().filter_map(|entry| layout.document(entry).ok());
+    let mut entries = indexes.filter_map(|bytes| Index::parse(&bytes).ok()).flat_map(|index| index.manifests);
+    entries.find(|entry| entry.digest == *digest)
+}
+
 impl Source {
     pub(super) fn open(client: &Arc<Client>, location: &Location) -> Result<Source> {
         if let Location::Registry(reference) = location {
@@ -26,7 +33,14 @@ impl Source {
         let fault = || format!("could not read `{shown}`");
         let (path, name) = location.archive().unwrap_or((std::path::Path::new(""), None));
         let layout = LayoutReader::open(path).explain(FailureKind::Build, fault)?;
-        let mut root = layout.find(name).explain(FailureKind::Build, fault)?.clone();
+        let mut root = match layout.find(name) {
+            Ok(entry) => entry.clone(),
+            Err(error) => {
+                let inner =
+                    name.and_then(|name| name.parse().ok()).and_then(|digest| inner(&layout, &digest));
+                inner.ok_or(error).explain(FailureKind::Build, fault)?
+            }
+        };
         // The names it has there are not part of what is copied.
         root.annotations.clear();
         Ok(Source::Layout { layout: Box::new(layout), root: Box::new(root), shown })

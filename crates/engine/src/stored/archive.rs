@@ -23,6 +23,7 @@ use crate::event::{Event, StepNumber, Steps};
 use crate::image::{Image, ImageLayer, Origin};
 use crate::images::Images;
 use crate::output::{Exporter, Packed, into_destination, keep_as, place};
+use crate::relay::{self, Location};
 use crate::request::{CompressionChoice, Destination};
 
 /// What `save` writes.
@@ -54,15 +55,55 @@ impl Transfers<'_> {
         kind: ArchiveKind,
         to: &Destination,
     ) -> Result<()> {
+        let write_all = |exporter: &Exporter<'_>| {
+            let packed = self.pack_all(exporter, images, kind)?;
+            let named = |(packed, _, names): &(Packed, &Image, &[Reference])| NamedManifest {
+                descriptor: packed.descriptor.clone(),
+                names: names.to_vec(),
+            };
+            let manifests: Vec<NamedManifest> = packed.iter().map(named).collect();
+            write(&packed, &manifests, kind, to)
+        };
+        self.exporting(&place(to), write_all)
+    }
+
+    /// Writes one image where skopeo's words say; a layout that is there already gains it. Returns the manifest's descriptor.
+    ///
+    /// # Errors
+    /// The same; a place at a registry.
+    pub fn save_at(&self, image: StoredImage, at: &Location) -> Result<Descriptor> {
+        let (kind, to) = match at {
+            Location::Oci { path, .. } => (ArchiveKind::Oci, Destination::Folder(path.clone())),
+            Location::OciArchive { path, .. } => (ArchiveKind::Oci, Destination::File(path.clone())),
+            Location::DockerArchive { path, .. } => (ArchiveKind::Docker, Destination::File(path.clone())),
+            Location::Registry(_) => {
+                let message = format!("could not write to `{at}`: it is at a registry");
+                return Err(Failure::new(FailureKind::Usage, message).into());
+            }
+        };
+        let images = [(image, Vec::new())];
+        self.exporting(&at.to_string(), |exporter| {
+            let packed = self.pack_all(exporter, &images, kind)?;
+            let descriptors: Vec<Descriptor> =
+                packed.iter().map(|(packed, _, _)| packed.descriptor.clone()).collect();
+            let manifests: Vec<NamedManifest> =
+                descriptors.iter().map(|descriptor| relay::named(descriptor, at)).collect();
+            write(&packed, &manifests, kind, &to)?;
+            let none = || Failure::new(FailureKind::Environment, "nothing was written").into();
+            descriptors.into_iter().next().ok_or_else(none)
+        })
+    }
+
+    /// One step that ends with `work`.
+    fn exporting<T>(&self, shown: &str, work: impl FnOnce(&Exporter<'_>) -> Result<T>) -> Result<T> {
         let steps = Steps::default();
         let finder = Images::outside_a_build(self.client, self.store, self.events, &steps, Platform::host());
-        let number = steps.announce(self.events, &format!("exporting to {}", place(to)));
+        let number = steps.announce(self.events, &format!("exporting to {shown}"));
         let started = Instant::now();
         let annotations = BTreeMap::new();
-        let exporter = Exporter { images: &finder, number, annotations: &annotations };
-        let result = self.pack_all(&exporter, images, kind).and_then(|packed| write(&packed, kind, to));
+        let result = work(&Exporter { images: &finder, number, annotations: &annotations });
         match &result {
-            Ok(()) => self.events.event(Event::Done { step: number, took: started.elapsed() }),
+            Ok(_) => self.events.event(Event::Done { step: number, took: started.elapsed() }),
             Err(error) => self.events.event(Event::Failed { step: number, message: &error.to_string() }),
         }
         result
@@ -219,17 +260,15 @@ impl StoredImage {
     }
 }
 
-fn write(images: &[(Packed, &Image, &[Reference])], kind: ArchiveKind, to: &Destination) -> Result<()> {
+fn write(
+    images: &[(Packed, &Image, &[Reference])],
+    manifests: &[NamedManifest],
+    kind: ArchiveKind,
+    to: &Destination,
+) -> Result<()> {
     let fault = || format!("could not write the archive to {}", place(to));
     let mut blobs: Vec<_> = images.iter().flat_map(|(packed, image, _)| packed.blobs(image)).collect();
-    let manifests: Vec<NamedManifest> = images
-        .iter()
-        .map(|(packed, _, names)| NamedManifest {
-            descriptor: packed.descriptor.clone(),
-            names: names.to_vec(),
-        })
-        .collect();
-    let mut write = |writer: &mut dyn ImageWriter| write_sorted(writer, &mut blobs, &manifests);
+    let mut write = |writer: &mut dyn ImageWriter| write_sorted(writer, &mut blobs, manifests);
     match (to, kind) {
         (Destination::Folder(path), _) => {
             let mut writer = LayoutWriter::create(path).explain(FailureKind::Environment, fault)?;

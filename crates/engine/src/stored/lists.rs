@@ -1,8 +1,8 @@
-//! Indexes put together from images that are at registries (`rbuild manifest`): kept in the store until they are pushed.
+//! Indexes put together from images that are elsewhere (`rbuild manifest`): kept in the store until they are pushed.
 
 use std::sync::Arc;
 
-use rbuild_image::{Descriptor, Digest, Document, Index, MediaType, Platform, Reference};
+use rbuild_image::{Descriptor, Digest, Document, ImageConfig, Index, MediaType, Platform, Reference};
 use rbuild_registry::Client;
 use rbuild_store::{ImageRecord, Resource, Store};
 
@@ -11,7 +11,7 @@ use crate::event::EventSink;
 use crate::image::Image;
 use crate::images::{read_blob, registry_failure};
 use crate::output::{keep, kept_by};
-use crate::relay::{Location, copy};
+use crate::relay::{self, Location, copy};
 
 /// Before the reference in the store's name of an index. Names of images have no space.
 const PREFIX: &str = "list ";
@@ -49,28 +49,30 @@ impl ImageList {
         Ok(ImageList { name: name.clone(), index })
     }
 
-    /// Adds an image of a registry: of an index all of its images, else the one, for the platform that its config names.
+    /// Adds an image of a registry, a layout or an archive: of an index all of its images, else the one, for the platform that its
+    /// config names.
     ///
     /// # Errors
-    /// The registry's.
-    pub fn add(&mut self, client: &Client, image: &str) -> Result<()> {
-        let usage = || format!("invalid reference format: `{image}`");
-        let reference = Reference::parse(image).explain(FailureKind::Usage, usage)?;
-        let failed = |error| registry_failure(&reference, error);
-        let fetched = client.manifest(&reference).map_err(failed)?;
-        let document = Document::parse(&fetched.descriptor.media_type, &fetched.bytes)
+    /// What the registry says, or what is wrong with the archive.
+    pub fn add(&mut self, client: &Arc<Client>, image: &str) -> Result<()> {
+        let location = Location::parse(image)?.absolute();
+        let (descriptor, bytes) = relay::document(client, &location)?;
+        let document = Document::parse(&descriptor.media_type, &bytes)
             .explain(FailureKind::Build, || format!("could not understand the manifest of `{image}`"))?;
         let entries = match document {
             Document::Index(index) => index.manifests,
             Document::Manifest(_) => {
-                let pinned = reference.repository_digest(&fetched.digest);
-                let resolved = client.resolve(&pinned, &Platform::host()).map_err(failed)?;
-                let platform = Some(resolved.config.platform());
-                vec![Descriptor { platform, ..fetched.descriptor }]
+                let pinned = location.with_digest(&descriptor.digest);
+                let inspected = relay::inspect(client, &pinned, &Platform::host())?;
+                let config = ImageConfig::parse(&inspected.config_bytes)
+                    .explain(FailureKind::Build, || {
+                        format!("could not understand the config of `{image}`")
+                    })?;
+                vec![Descriptor { platform: Some(config.platform()), ..descriptor }]
             }
         };
         for mut entry in entries {
-            entry.annotations.insert(SOURCE.to_owned(), reference.to_string());
+            entry.annotations.insert(SOURCE.to_owned(), source_text(&location));
             self.index.manifests.retain(|known| known.digest != entry.digest && !replaces(&entry, known));
             self.index.manifests.push(entry);
         }
@@ -82,8 +84,7 @@ impl ImageList {
     /// # Errors
     /// The image was not added.
     pub fn annotate(&mut self, image: &str, change: impl Fn(&mut Platform)) -> Result<()> {
-        let usage = || format!("invalid reference format: `{image}`");
-        let wanted = Reference::parse(image).explain(FailureKind::Usage, usage)?.to_string();
+        let wanted = source_text(&Location::parse(image)?.absolute());
         let is_it = |entry: &&mut Descriptor| {
             entry.annotations.get(SOURCE) == Some(&wanted) || wanted.ends_with(&format!("@{}", entry.digest))
         };
@@ -150,11 +151,11 @@ impl ImageList {
             return Err(failure.help(format!("`rbuild push {name}` sends it with its images")).into());
         }
         for entry in &self.index.manifests {
-            let source = entry.annotations.get(SOURCE).and_then(|source| Reference::parse(source).ok());
-            if let Some(source) = source.filter(|source| source.repository() != to.repository()) {
-                let from = Location::Registry(source.repository_digest(&entry.digest));
+            let source = entry.annotations.get(SOURCE).and_then(|source| Location::parse(source).ok());
+            let is_there = |source: &Location| matches!(source, Location::Registry(known) if known.repository() == to.repository());
+            if let Some(source) = source.filter(|source| !is_there(source)) {
                 let to = Location::Registry(to.repository_digest(&entry.digest));
-                copy(client, &from, &to, None, events)?;
+                copy(client, &source.with_digest(&entry.digest), &to, None, events)?;
             }
         }
         let bytes = self.document().to_bytes();
@@ -249,6 +250,14 @@ pub(super) fn name_built(store: &Store, source: &str, target: &Reference) -> Res
     let Some(built) = Built::find(store, source)? else { return Ok(()) };
     let record = ImageRecord { reference: key(target), session: String::new(), ..built.record };
     store.set_tag(record).explain(FailureKind::Environment, || "could not write to the store".to_owned())
+}
+
+/// How an entry's place is noted.
+fn source_text(location: &Location) -> String {
+    match location {
+        Location::Registry(reference) => reference.to_string(),
+        archive => archive.to_string(),
+    }
 }
 
 fn key(name: &Reference) -> String {

@@ -58,6 +58,27 @@ impl Transfers<'_> {
         Err(last.unwrap_or_else(|| Failure::new(FailureKind::Usage, "the image has no name").into()))
     }
 
+    /// Fetches all tags of a repository.
+    ///
+    /// # Errors
+    /// The same; a name with a tag or digest; a repository without tags.
+    pub fn pull_all(&self, name: &str, platform: &Platform) -> Result<Vec<Pulled>> {
+        let usage = || format!("invalid reference format: `{name}`");
+        let repository = Reference::parse(name).explain(FailureKind::Usage, usage)?;
+        let last = name.rsplit('/').next().unwrap_or(name);
+        if last.contains([':', '@']) {
+            let message = format!("could not pull all tags of `{name}`: it names one");
+            return Err(Failure::new(FailureKind::Usage, message).into());
+        }
+        let tags = self.client.tags(&repository).map_err(|error| registry_failure(&repository, error))?;
+        if tags.is_empty() {
+            let message = format!("the repository `{}` has no tags", repository.familiar_name());
+            return Err(Failure::new(FailureKind::Registry, message).into());
+        }
+        let pull = |tag: &String| self.pull(&format!("{}:{tag}", repository.repository()), platform);
+        tags.iter().map(pull).collect()
+    }
+
     fn take(&self, images: &Images<'_>, reference: &Reference, resolved: &ResolvedImage) -> Result<Pulled> {
         let fault = || "could not write the image to the store".to_owned();
         let origin = Origin::Registry(Arc::new(reference.clone()));

@@ -9,6 +9,9 @@ use clap::{Args, Subcommand, ValueEnum};
 pub(crate) struct PullArgs {
     /// Image to fetch: a name, or `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME]`
     pub(crate) image: String,
+    /// All tags that the registry has of the repository
+    #[arg(short, long)]
+    pub(crate) all_tags: bool,
     /// Platform to choose from an index, such as linux/arm64 [default: this machine's]
     #[arg(long)]
     pub(crate) platform: Option<String>,
@@ -28,7 +31,8 @@ pub(crate) struct AcceptedTransferArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PushArgs {
-    /// Images of the store to send, each under its own name; several names of one image are sent once
+    /// Images of the store to send, each under its own name; several names of one image are sent once. Or one image, and a layout or
+    /// archive to write it to: `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME]`
     #[arg(required = true)]
     pub(crate) images: Vec<String>,
     /// All tags that the store has of the repository
@@ -292,11 +296,11 @@ pub(crate) struct CopyArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ManifestCommand {
-    /// Begin an index, with images that are at a registry
+    /// Begin an index, with images that are at a registry, in a layout or an archive
     Create {
         /// Name of the index
         list: String,
-        /// Images at registries
+        /// Images: names at registries, or `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME]`
         images: Vec<String>,
         /// Add to an index that was begun already
         #[arg(short, long)]
@@ -324,9 +328,9 @@ pub(crate) enum ManifestCommand {
         #[arg(long, value_delimiter = ',')]
         os_features: Vec<String>,
     },
-    /// Print an index that was begun, or a manifest at a registry
+    /// Print an index that was begun, or a manifest that is elsewhere
     Inspect {
-        /// Name of the index, or of an image at a registry
+        /// Name of the index, or of an image at a registry, in a layout or an archive
         name: String,
     },
     /// Send an index to its registry

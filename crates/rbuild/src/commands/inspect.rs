@@ -15,9 +15,6 @@ use crate::args::GlobalArgs;
 use crate::failure::CliError;
 use crate::surroundings;
 
-/// Before the names of images that are elsewhere.
-const TRANSPORTS: [&str; 4] = ["docker://", "oci:", "oci-archive:", "docker-archive:"];
-
 /// What is known of an image, wherever it is.
 struct Seen {
     id: String,
@@ -32,7 +29,7 @@ struct Seen {
 pub(crate) fn run(args: &InspectArgs, global: &GlobalArgs, place: &'static Place) -> Result<(), CliError> {
     let format = Format::parse(args.format.as_deref())?;
     let platform = platform(args.platform.as_deref())?;
-    let see = |name: &String| match TRANSPORTS.iter().any(|transport| name.starts_with(transport)) {
+    let see = |name: &String| match Location::has_transport(name) {
         true => elsewhere(name, &platform, global, place),
         false => here(name, global, place),
     };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rbuild_engine::stored::ImageList;
-use rbuild_engine::{BuildError, Failure, FailureKind};
+use rbuild_engine::{BuildError, Failure, FailureKind, Location, relay};
 use rbuild_executor::Place;
 use rbuild_image::{Platform, Reference};
 use rbuild_store::Store;
@@ -70,7 +70,7 @@ fn create(
         (known, _) => known.unwrap_or_else(|| ImageList::new(name.clone())),
     };
     if !images.is_empty() {
-        let client = surroundings::client(global, place)?;
+        let client = Arc::new(surroundings::client(global, place)?);
         images.iter().try_for_each(|image| list.add(&client, image))?;
     }
     list.keep(store)?;
@@ -78,17 +78,16 @@ fn create(
     Ok(())
 }
 
-/// The index that was begun, else what the registry has under the name.
+/// The index that was begun, else what is elsewhere under the name.
 fn inspect(store: &Store, text: &str, global: &GlobalArgs, place: &'static Place) -> Result<(), CliError> {
-    let name = reference(text)?;
-    let bytes = match ImageList::find(store, &name) {
-        Ok(list) => list.document().to_bytes(),
-        Err(_) => {
-            let fetched = surroundings::client(global, place)?.manifest(&name).map_err(|error| {
-                CliError::registry(format!("could not get the manifest of `{}`", name.familiar()), error)
-            })?;
-            fetched.bytes
-        }
+    let location = Location::parse(text)?;
+    let begun = match &location {
+        Location::Registry(name) if !Location::has_transport(text) => ImageList::find(store, name).ok(),
+        _ => None,
+    };
+    let bytes = match begun {
+        Some(list) => list.document().to_bytes(),
+        None => relay::document(&Arc::new(surroundings::client(global, place)?), &location)?.1,
     };
     let document = serde_json::from_slice(&bytes)
         .map_err(|error| CliError::environment("could not read the manifest".to_owned(), error))?;
@@ -104,7 +103,14 @@ fn push(
     place: &'static Place,
 ) -> Result<(), CliError> {
     let to = match destination {
-        Some(text) => reference(text.strip_prefix("docker://").unwrap_or(text))?,
+        Some(text) => match Location::parse(text)? {
+            Location::Registry(to) => to,
+            archive => {
+                let failure =
+                    CliError::usage(format!("could not push an index to `{archive}`: it is no registry"));
+                return Err(failure.help("push it to a registry, and `rbuild copy` it from there"));
+            }
+        },
         None => name.clone(),
     };
     let work = Work::begin(global, place, false)?;

@@ -1,6 +1,6 @@
 //! `rbuild pull` and `rbuild push`.
 
-use rbuild_engine::stored::{self, StoredImage};
+use rbuild_engine::stored::{self, Pulled, StoredImage};
 use rbuild_engine::{CompressionChoice, Location};
 use rbuild_executor::Place;
 use rbuild_image::Reference;
@@ -14,27 +14,43 @@ use crate::failure::CliError;
 
 pub(crate) fn pull(args: &PullArgs, global: &GlobalArgs, place: &'static Place) -> Result<(), CliError> {
     let platform = platform(args.platform.as_deref())?;
+    let from = Location::parse(&args.image)?;
+    if args.all_tags && from.archive().is_some() {
+        return Err(CliError::usage("could not list tags: `--all-tags` is for a registry's repository"));
+    }
     let work = Work::begin(global, place, args.quiet)?;
-    if let Some((path, name)) = Location::parse(&args.image)?.archive() {
+    if let Some((path, name)) = from.archive() {
         let loaded = work.transfers().load(path, name, &platform);
         work.ui.finish();
         print_loaded(&loaded?);
         return Ok(());
     }
     let name = args.image.strip_prefix("docker://").unwrap_or(&args.image);
-    let pulled = work.transfers().pull(name, &platform);
+    if !args.all_tags {
+        let pulled = work.transfers().pull(name, &platform);
+        work.ui.finish();
+        print_pulled(&pulled?, args.quiet);
+        return Ok(());
+    }
+    let pulled = work.transfers().pull_all(name, &platform);
     work.ui.finish();
-    let pulled = pulled?;
-    if !args.quiet {
+    pulled?.iter().for_each(|pulled| print_pulled(pulled, args.quiet));
+    Ok(())
+}
+
+fn print_pulled(pulled: &Pulled, quiet: bool) {
+    if !quiet {
         let status = if pulled.is_new { "Downloaded newer image for" } else { "Image is up to date for" };
         print(&format!("Digest: {}\nStatus: {status} {}\n", pulled.digest, pulled.reference.familiar()));
     }
     print(&format!("{}\n", pulled.reference));
-    Ok(())
 }
 
 pub(crate) fn push(args: &PushArgs, global: &GlobalArgs, place: &'static Place) -> Result<(), CliError> {
     let work = Work::begin(global, place, args.quiet)?;
+    if let Some(to) = archive_to(&args.images)? {
+        return push_to_archive(&work, args, &to);
+    }
     let compression = match args.compression {
         CompressionName::Gzip => Compression::DEFAULT_GZIP,
         CompressionName::Zstd => Compression::DEFAULT_ZSTD,
@@ -55,6 +71,27 @@ pub(crate) fn push(args: &PushArgs, global: &GlobalArgs, place: &'static Place) 
         }
     }
     work.ui.finish();
+    Ok(())
+}
+
+/// Where the last of the names says that the image is to be written, if that is no registry.
+fn archive_to(images: &[String]) -> Result<Option<Location>, CliError> {
+    let mut places =
+        images.iter().filter(|text| Location::has_transport(text) && !text.starts_with("docker://"));
+    let Some(last) = places.next_back() else { return Ok(None) };
+    let to = Location::parse(last)?;
+    match images {
+        [_, second] if second == last && places.next().is_none() => Ok(Some(to)),
+        _ => Err(CliError::usage(format!("could not push to `{to}`"))
+            .help(format!("name one image before it: `rbuild push IMAGE {to}`"))),
+    }
+}
+
+fn push_to_archive(work: &Work, args: &PushArgs, to: &Location) -> Result<(), CliError> {
+    let image = stored::find(&work.store, &args.images[0])?;
+    let written = work.transfers().save_at(image, to);
+    work.ui.finish();
+    print(&format!("{}\n", written?.digest));
     Ok(())
 }
 
