@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rbuild_executor::{Cancel, Overlay};
+use rbuild_executor::Cancel;
 use rbuild_fs::{FileSidecar, Journal, Root};
 use rbuild_image::layout::LayoutReader;
 use rbuild_image::{ChainId, Descriptor, DiffId, Digest, Manifest, MediaType, Platform, Reference};
@@ -453,11 +453,7 @@ impl Unsettled {
         let fault = || "could not complete an unpacked layer".to_owned();
         // An entry for the root is rare; without one the root of the layers below counts.
         if (applied.needs_settling() || !applied.has_root) && !below.is_empty() {
-            let lowers =
-                store.lowers(&Parent::Layers(below.to_vec())).explain(FailureKind::Environment, fault)?;
-            let mounted = Overlay { lowers: &lowers, upper: None, work: None }
-                .mount()
-                .explain(FailureKind::Environment, fault)?;
+            let mounted = crate::steps::folding::tree(store, &Parent::Layers(below.to_vec()))?;
             let lower = crate::steps::mounted_root(&mounted)?;
             settle_layer(&root, &applied, &lower).explain(FailureKind::Environment, fault)?;
             if !applied.has_root {

@@ -7,10 +7,11 @@ use rbuild_fs::{Root, Sidecar};
 use rbuild_image::{Digest, ImageConfig, Platform};
 use rbuild_store::{NewSnapshot, Parent, Store};
 
-use crate::error::{Explain, FailureKind, Result};
+use crate::error::Result;
 use crate::event::Steps;
 use crate::images::Images;
 use crate::steps;
+use crate::steps::folding::{self, Copied};
 use crate::stored::{self, Transfers};
 use crate::users;
 
@@ -57,9 +58,14 @@ impl ThrowAway {
     /// A parent that is not here, or what the kernel refuses.
     pub fn over(store: &Store, parent: &Parent) -> Result<ThrowAway> {
         let (upper, lowers) = steps::begin(store, parent)?;
-        let mounted = Overlay { lowers: &lowers, upper: Some(&upper.upper()), work: Some(&upper.work()) }
-            .mount()
-            .explain(FailureKind::Environment, || "could not mount a root file system".to_owned())?;
+        let mounted = match folding::overlays(store) {
+            true => folding::mount(&Overlay {
+                lowers: &lowers,
+                upper: Some(&upper.upper()),
+                work: Some(&upper.work()),
+            })?,
+            false => Copied::of(&lowers, upper.work(), upper.sidecar())?.mount()?,
+        };
         let root = steps::mounted_root(&mounted)?;
         Ok(ThrowAway { mounted, root, _upper: upper })
     }
@@ -75,7 +81,7 @@ impl ThrowAway {
     /// # Errors
     /// What cannot be read of the store.
     pub fn sidecar(&self) -> Result<Option<Arc<dyn Sidecar>>> {
-        steps::sidecar(&self.mounted)
+        Ok(steps::sidecar(&self.mounted)?.map(|sidecar| sidecar as Arc<dyn Sidecar>))
     }
 
     /// The user that `USER`'s argument means in this tree; the primary group is among the groups.

@@ -57,40 +57,71 @@ impl Place {
     }
 }
 
-/// Takes the widest rights to be had: real root, or a user namespace with all subordinate ids, or one with a single id.
-///
-/// Call it first thing in `main`: `unshare(CLONE_NEWUSER)` wants a process with one thread. No way down leaves the process
-/// half inside: a forked trial goes the whole way (namespace, map, mount) before this process takes the first step.
-/// An error is a surprise after that trial; a place that simply has no user namespaces is [`PlaceKind::None`].
-pub fn enter() -> Result<Place, EnterError> {
-    if has(capability("SYS_ADMIN")) && private_mounts().is_ok() {
-        return Ok(Place {
-            kind: PlaceKind::Root,
-            id_map: current_map()?,
-            outside: Outside::direct(),
-            shortfall: None,
-        });
-    }
-    if let Err(refused) = try_in_child() {
-        let id_map = IdMap { uids: own(getuid().as_raw()), gids: own(getgid().as_raw()) };
-        return Ok(Place {
-            kind: PlaceKind::None,
-            id_map,
-            outside: Outside::direct(),
-            shortfall: Some(refused),
-        });
-    }
-    enter_namespace()
+/// Which way to go about it; `--isolation` of the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// The widest rights to be had.
+    #[default]
+    Auto,
+    /// Real root, or a user namespace with many ids; nothing less.
+    Namespace,
+    /// A user namespace with one id, whatever more could be had.
+    SingleId,
+    /// No namespaces: RUN is refused.
+    None,
 }
 
-fn enter_namespace() -> Result<Place, EnterError> {
+/// Takes the widest rights to be had, or those that are asked for: real root, or a user namespace with all subordinate ids, or
+/// one with a single id.
+///
+/// Call it before the first thread: `unshare(CLONE_NEWUSER)` wants a process with one. No way down leaves the process
+/// half inside: a forked trial goes the whole way (namespace, map, mount) before this process takes the first step.
+/// An error is a surprise after that trial, or that this place does not give what was asked for; without being asked, a place
+/// that simply has no user namespaces is [`PlaceKind::None`].
+pub fn enter(isolation: Isolation) -> Result<Place, EnterError> {
+    match isolation {
+        Isolation::None => return Ok(nowhere(EnterError::NotWanted)),
+        Isolation::SingleId => {}
+        Isolation::Auto | Isolation::Namespace => {
+            if has(capability("SYS_ADMIN")) && private_mounts().is_ok() {
+                return Ok(Place {
+                    kind: PlaceKind::Root,
+                    id_map: current_map()?,
+                    outside: Outside::direct(),
+                    shortfall: None,
+                });
+            }
+        }
+    }
+    match try_in_child() {
+        Ok(()) => enter_namespace(isolation),
+        Err(refused) if isolation == Isolation::Auto => Ok(nowhere(refused)),
+        Err(refused) => Err(refused),
+    }
+}
+
+/// The place of a process that stays as it is.
+fn nowhere(why: EnterError) -> Place {
+    let id_map = IdMap { uids: own(getuid().as_raw()), gids: own(getgid().as_raw()) };
+    Place { kind: PlaceKind::None, id_map, outside: Outside::direct(), shortfall: Some(why) }
+}
+
+fn enter_namespace(isolation: Isolation) -> Result<Place, EnterError> {
     // Everything that only the outside can tell is read before the door closes.
     let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
     let parent = current_map()?;
-    let way = Way::here(uid, gid);
+    let way = match (isolation, Way::here(uid, gid)) {
+        (Isolation::SingleId, _) => Way::Single(EnterError::NotWanted),
+        (Isolation::Namespace, Way::Single(why)) => return Err(why),
+        (_, way) => way,
+    };
     let outside = Outside::fork().map_err(|e| EnterError::step("fork the broker", e))?;
     sys::unshare(UnshareFlags::NEWUSER).map_err(|e| EnterError::step("unshare the user namespace", e))?;
     let shortfall = way.take(&outside, &parent, uid, gid)?;
+    let shortfall = match (isolation, shortfall) {
+        (Isolation::Namespace, Some(why)) => return Err(why),
+        (_, shortfall) => shortfall,
+    };
     become_root()?;
     private_mounts().map_err(|e| EnterError::step("unshare the mount namespace", e))?;
     let id_map = seen_from_the_host(current_map()?, parent);
@@ -159,7 +190,7 @@ fn seen_from_the_host(map: IdMap, parent: IdMap) -> IdMap {
 }
 
 fn subordinate_way(uid: u32, gid: u32) -> Result<Way, EnterError> {
-    let name = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).ok().flatten().map(|u| u.name);
+    let name = account_name(uid);
     let ranges = |file: &'static str| {
         let text = std::fs::read_to_string(file).unwrap_or_default();
         let ranges = idmap::subordinate_ranges(&text, name.as_deref(), uid);
@@ -171,6 +202,25 @@ fn subordinate_way(uid: u32, gid: u32) -> Result<Way, EnterError> {
         find_program(program).ok_or(EnterError::NoMapProgram { program })?;
     }
     Ok(Way::Subordinate { uids: idmap::stacked(uid, &uids), gids: idmap::stacked(gid, &gids) })
+}
+
+/// The account's name. Not by the C library, whose look-up loads plug-ins of the host's: in a static program that crashes.
+fn account_name(uid: u32) -> Option<String> {
+    let number = uid.to_string();
+    let find = |text: &str| {
+        text.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            (fields.nth(1)? == number).then(|| name.to_owned())
+        })
+    };
+    let listed = find(&std::fs::read_to_string("/etc/passwd").unwrap_or_default());
+    listed.or_else(|| {
+        // Accounts of a directory service.
+        let asked =
+            std::process::Command::new(find_program("getent")?).args(["passwd", &number]).output().ok()?;
+        find(&String::from_utf8_lossy(&asked.stdout))
+    })
 }
 
 /// The places where distributions put it; the user's PATH is not the library's to read.

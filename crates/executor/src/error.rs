@@ -43,6 +43,9 @@ pub enum EnterError {
         /// Its words on stderr.
         message: String,
     },
+    /// The user asked for less than this place may give.
+    #[error("another way of isolation was asked for")]
+    NotWanted,
     /// A step of the entry itself went wrong after the probe had passed.
     #[error("could not {action}")]
     Step {
@@ -67,6 +70,7 @@ impl EnterError {
                  with `seccompProfile: Unconfined`"
                     .into(),
             ),
+            Self::NotWanted => Some("leave out `--isolation`".into()),
             Self::MapProgram { .. } | Self::Step { .. } => None,
         }
     }
@@ -149,16 +153,6 @@ pub enum SandboxError {
         target: PathBuf,
         /// `/proc`, `/sys` or `/dev/mqueue`.
         inside: PathBuf,
-    },
-    /// The user id is outside the namespace's map.
-    #[error("could not run as uid {uid}, gid {gid}: the id map here is {map}")]
-    Unmapped {
-        /// Wanted user.
-        uid: u32,
-        /// Wanted group.
-        gid: u32,
-        /// The map.
-        map: String,
     },
     /// `USER name` with a name that is not in the image's `/etc/passwd`.
     #[error("no user `{0}` in /etc/passwd of the image")]

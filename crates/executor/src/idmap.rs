@@ -35,6 +35,12 @@ impl IdMap {
         Self { uids: extents(uid_map), gids: extents(gid_map) }
     }
 
+    /// The map of this process.
+    pub(crate) fn current() -> std::io::Result<Self> {
+        let read = std::fs::read_to_string::<&str>;
+        Ok(Self::parse(&read("/proc/self/uid_map")?, &read("/proc/self/gid_map")?))
+    }
+
     /// Whether a file or process can be given these ids.
     pub fn contains(&self, uid: u32, gid: u32) -> bool {
         covers(&self.uids, uid) && covers(&self.gids, gid)

@@ -8,7 +8,7 @@ use crate::child::Script;
 use crate::plan::{SetupOp, Slot};
 use crate::prepare::{c_string, command_ops, current_map, script, sorted};
 use crate::run::{Streams, clone_script, follow, interpret, supervise, this_process};
-use crate::supervise::Supervision;
+use crate::supervise::{Scope, Supervision};
 use crate::terminal::of_running;
 use crate::{Cancel, ExitReport, Network, OutputSink, Sandbox, SandboxError, SandboxSpec};
 
@@ -27,8 +27,10 @@ pub fn run_inside(
     let terminal =
         spec.terminal.map(|size| of_running(sandbox.pid(), size, &id_map, spec.uid)).transpose()?;
     let streams = Streams::new(spec, terminal)?;
-    let (supervision, socket) = supervise(spec, None)?.unzip();
-    let (mut script, held) = joining(sandbox, spec, &streams, socket.as_ref())?;
+    let scope = Scope::of(spec)?;
+    let supervision = scope.clone().map(|scope| supervise(spec, scope, None)).transpose()?;
+    let (supervision, socket) = supervision.unzip();
+    let (mut script, held) = joining(sandbox, spec, &streams, scope.as_ref().zip(socket.as_ref()))?;
     output.setup(&mut script.setup.iter().chain(&script.command));
     let (pid, init) = clone_script(0, &mut script).map_err(|e| SandboxError::call("clone a process", e))?;
     drop((socket, held));
@@ -45,7 +47,7 @@ fn joining(
     sandbox: &Sandbox,
     spec: &SandboxSpec<'_>,
     streams: &Streams,
-    socket: Option<&OwnedFd>,
+    supervisor: Option<(&Scope, &OwnedFd)>,
 ) -> Result<(Script, [OwnedFd; 3]), SandboxError> {
     let path = format!("/proc/{}/root", sandbox.pid());
     let root = openat(CWD, path.as_str(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
@@ -54,8 +56,8 @@ fn joining(
     let init = init.map_err(|e| SandboxError::call("duplicate the descriptor of init", e))?;
     let parent = this_process()?;
     let [stdin, stdout, stderr, report, executed] = streams.ends.each_ref().map(AsRawFd::as_raw_fd);
-    let supervisor = socket.map(AsRawFd::as_raw_fd);
-    let kept_after = sorted([report, executed].into_iter().chain(supervisor));
+    let supervisor = supervisor.map(|(scope, socket)| (scope, socket.as_raw_fd()));
+    let kept_after = sorted([report, executed].into_iter().chain(supervisor.map(|(_, fd)| fd)));
     let own = [stdin, stdout, stderr, parent.as_raw_fd(), init.as_raw_fd(), root.as_raw_fd()];
     let setup = vec![
         SetupOp::DieWithParent,

@@ -1,7 +1,7 @@
 //! Runs one command rootless: user namespace, mounts, network, seccomp.
 //!
 //! ```text
-//! enter()                 first lines of main: user namespace, private mount namespace     → Place
+//! enter(..)               first lines of main: user namespace, private mount namespace     → Place
 //! Overlay{..}.mount()     parents + upper as one tree, mounted nowhere                     → Mounted
 //! SandboxSpec             what to run in it; becomes an ordered list of SetupOp
 //! run(&spec, ..)          the child carries the list out, becomes init, runs the command   → ExitReport
@@ -36,7 +36,7 @@ mod uplink;
 mod users;
 
 pub use capability::{Capability, CapabilitySet};
-pub use enter::{Place, PlaceKind, enter};
+pub use enter::{Isolation, Place, PlaceKind, enter};
 pub use error::{EnterError, SandboxError};
 pub use idmap::{Extent, IdMap, single_id};
 pub use inside::run_inside;
@@ -47,6 +47,7 @@ pub use plan::{Filter, KernelFs, KernelFsOptions, SetupOp, Slot};
 pub use report::{Cancel, ExitReport, OutputSink, Sandbox, Stream, signal_name};
 pub use run::run;
 pub use spec::{Mount, MountKind, Network, Resource, Rlimit, SandboxSpec, Source};
+pub use sys::in_first_user_namespace;
 pub use terminal::WindowSize;
 pub use uplink::{NoWayOut, WayOut};
 pub use users::{User, UserDatabase};

@@ -203,7 +203,11 @@ impl Drop for Mounted {
 /// A clone of one directory as a mount of its own.
 fn clone_of(path: &Path, read_only: bool) -> Result<OwnedFd, SandboxError> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let mount = open_tree(CWD, path, flags).map_err(|e| SandboxError::path("clone the mount of", path, e))?;
+    let mount = match open_tree(CWD, path, flags) {
+        // A place without mounts: the directory itself serves file calls as well.
+        Err(Errno::PERM | Errno::NOSYS) => return open_directory(path),
+        outcome => outcome.map_err(|e| SandboxError::path("clone the mount of", path, e))?,
+    };
     if read_only {
         sys::mount_setattr(mount.as_fd(), AtFlags::EMPTY_PATH.bits(), sys::ATTR_RDONLY, 0)
             .map_err(|e| SandboxError::path("make read-only", path, e))?;

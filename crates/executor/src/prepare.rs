@@ -20,7 +20,7 @@ use crate::detached::{
 use crate::idmap::IdMap;
 use crate::plan::{Filter, KernelFs, KernelFsOptions, SetupOp, Slot};
 use crate::stubs::{Owner, Stubs, make_directories};
-use crate::supervise::supervised;
+use crate::supervise::Scope;
 use crate::sys::{self, CStrings};
 use crate::{
     CapabilitySet, Mount, MountKind, Network, Overlay, Rlimit, SandboxError, SandboxSpec, Source, seccomp,
@@ -82,7 +82,7 @@ pub(crate) struct Ends<'a> {
     pub(crate) devpts: BorrowedFd<'a>,
     pub(crate) parent: BorrowedFd<'a>,
     /// The command's end of the supervisor's socket, where there is one.
-    pub(crate) supervisor: Option<BorrowedFd<'a>>,
+    pub(crate) supervisor: Option<(&'a Scope, BorrowedFd<'a>)>,
 }
 
 /// Builds the script. When it fails, what it made inside the root is removed again.
@@ -128,7 +128,6 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     fn setup(&mut self, root: OwnedFd, ends: &Ends<'_>) -> Result<(), SandboxError> {
-        self.check_ids()?;
         self.ops.push(SetupOp::DieWithParent);
         // Its list is known at the end; the place is here.
         self.ops.push(SetupOp::CloseOthers(Vec::new()));
@@ -172,15 +171,6 @@ impl Builder<'_> {
             self.ops.push(SetupOp::ReadOnlyRoot(root));
         }
         Ok(())
-    }
-
-    /// A clear sentence instead of EINVAL in the child.
-    fn check_ids(&self) -> Result<(), SandboxError> {
-        let SandboxSpec { uid, gid, .. } = *self.spec;
-        if self.id_map.is_single() || self.id_map.contains(uid, gid) {
-            return Ok(());
-        }
-        Err(SandboxError::Unmapped { uid, gid, map: self.id_map.to_string() })
     }
 
     fn slot(&mut self, fd: OwnedFd) -> Slot {
@@ -457,9 +447,10 @@ impl Builder<'_> {
         let spec = self.spec;
         let held: Vec<RawFd> = spec.held.iter().map(|fd| fd.as_raw_fd()).collect();
         let report = ends.report.as_raw_fd();
-        let supervisor = ends.supervisor.map(|fd| fd.as_raw_fd());
+        let supervisor = ends.supervisor.map(|(scope, fd)| (scope, fd.as_raw_fd()));
         let executed = ends.executed.as_raw_fd();
-        let kept_after = sorted(held.iter().copied().chain([report, executed]).chain(supervisor));
+        let told = supervisor.map(|(_, fd)| fd);
+        let kept_after = sorted(held.iter().copied().chain([report, executed]).chain(told));
         let streams = [ends.stdin, ends.stdout, ends.stderr, ends.parent].map(|fd| fd.as_raw_fd());
         let during =
             kept_after.iter().chain(&streams).chain(self.slots.iter().filter(|&&fd| fd >= 0)).copied();
@@ -514,7 +505,7 @@ pub(crate) fn command_ops(
     spec: &SandboxSpec<'_>,
     id_map: &IdMap,
     cwd: &CStr,
-    supervisor: Option<RawFd>,
+    supervisor: Option<(&Scope, RawFd)>,
 ) -> Result<Vec<SetupOp>, SandboxError> {
     let mut ops = vec![SetupOp::NewSession];
     if spec.terminal.is_some() {
@@ -524,8 +515,8 @@ pub(crate) fn command_ops(
     ops.push(SetupOp::Umask(spec.umask));
     ops.push(SetupOp::WorkingDirectory(cwd.to_owned()));
     ops.push(SetupOp::DefaultSignals);
-    if let Some(socket) = supervisor {
-        ops.push(SetupOp::Supervise(Filter(supervised_filter(spec)), socket));
+    if let Some((scope, socket)) = supervisor {
+        ops.push(SetupOp::Supervise(Filter(supervised_filter(spec, scope)), socket));
     } else if !spec.privileged {
         ops.push(SetupOp::Seccomp(Filter(seccomp::docker_filter(spec.capabilities))));
     }
@@ -533,12 +524,13 @@ pub(crate) fn command_ops(
         ops.push(SetupOp::BoundingSet(spec.capabilities));
     }
     // In a namespace with a single id the kernel forbids setgroups, because dropping a group may grant access.
-    if setgroups_allowed() {
+    let real_users = supervisor.is_none_or(|(scope, _)| scope.has_real_users());
+    if real_users && setgroups_allowed() {
         let mapped = spec.groups.iter().copied().filter(|&gid| id_map.contains(0, gid));
         ops.push(SetupOp::Groups(mapped.collect()));
     }
-    // A supervised command takes itself for that user.
-    if supervisor.is_none() {
+    // With one id the command takes itself for that user.
+    if real_users {
         ops.push(SetupOp::Identity(spec.uid, spec.gid));
     }
     if !spec.privileged {
@@ -548,17 +540,21 @@ pub(crate) fn command_ops(
 }
 
 /// What another user than root opens and asks access for is looked at from the start; otherwise only what is made.
-fn supervised_filter(spec: &SandboxSpec<'_>) -> Vec<sys::Instruction> {
+fn supervised_filter(spec: &SandboxSpec<'_>, scope: &Scope) -> Vec<sys::Instruction> {
     let watch_access = spec.uid != 0;
     let make = || {
         seccomp::supervised_filter((!spec.privileged).then_some(spec.capabilities), &|name, narrow| {
-            supervised(name, narrow, watch_access)
+            scope.tells(name, narrow, watch_access)
         })
     };
-    // The two usual ones are made once.
-    static USUAL: [OnceLock<Vec<sys::Instruction>>; 2] = [const { OnceLock::new() }; 2];
+    // The usual ones are made once.
+    static USUAL: [OnceLock<Vec<sys::Instruction>>; 4] = [const { OnceLock::new() }; 4];
+    let usual = match scope {
+        Scope::Everything => usize::from(watch_access),
+        Scope::Gaps { seen, .. } => 2 + usize::from(*seen),
+    };
     match !spec.privileged && spec.capabilities == CapabilitySet::docker() {
-        true => USUAL[usize::from(watch_access)].get_or_init(make).clone(),
+        true => USUAL[usual].get_or_init(make).clone(),
         false => make(),
     }
 }
@@ -614,8 +610,7 @@ fn limit(wanted: &Rlimit) -> SetupOp {
 }
 
 pub(crate) fn current_map() -> Result<IdMap, SandboxError> {
-    let read = |file| std::fs::read_to_string(file).map_err(|e| SandboxError::path("read", file, e));
-    Ok(IdMap::parse(&read("/proc/self/uid_map")?, &read("/proc/self/gid_map")?))
+    IdMap::current().map_err(|e| SandboxError::path("read", "/proc/self/uid_map", e))
 }
 
 fn setgroups_allowed() -> bool {

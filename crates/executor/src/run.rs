@@ -16,11 +16,10 @@ use crate::plan::SetupOp;
 use crate::prepare::{Ends, Prepared, current_map, prepare};
 use crate::report::Running;
 use crate::stubs::CopiedUp;
-use crate::supervise::{Credentials, Owners, Supervision, known_owners, write_sidecar};
+use crate::supervise::{Credentials, Owners, Scope, Supervision, known_owners, write_sidecar};
 use crate::terminal::{Terminal, devpts};
 use crate::{
-    Cancel, ExitReport, Network, OutputSink, Sandbox, SandboxError, SandboxSpec, Stream, signal_name,
-    single_id, sys,
+    Cancel, ExitReport, Network, OutputSink, Sandbox, SandboxError, SandboxSpec, Stream, signal_name, sys,
 };
 
 /// The parent's ends of one sandbox.
@@ -56,8 +55,10 @@ pub fn run(
     if cancel.is_cancelled() {
         return Ok(ExitReport::Cancelled);
     }
-    let (supervision, socket) = supervise(spec, spec.sidecar.as_deref())?.unzip();
-    let (mut prepared, lines) = start(spec, socket.as_ref(), output)?;
+    let scope = Scope::of(spec)?;
+    let supervision = scope.clone().map(|scope| supervise(spec, scope, spec.sidecar.as_deref()));
+    let (supervision, socket) = supervision.transpose()?.unzip();
+    let (mut prepared, lines) = start(spec, scope.as_ref().zip(socket.as_ref()), output)?;
     drop(socket);
     let followed = follow(&lines, output, cancel);
     let owners = supervision.map(Supervision::finish).transpose();
@@ -78,20 +79,18 @@ fn take_back(spec: &SandboxSpec<'_>, prepared: &mut Prepared) -> Result<Vec<Copi
     if spec.read_only { Ok(Vec::new()) } else { stubs.remove(&prepared.view) }
 }
 
-/// Starts the supervisor where there is a single id.
+/// Starts the supervisor.
 pub(crate) fn supervise(
     spec: &SandboxSpec<'_>,
+    scope: Scope,
     sidecar: Option<&dyn Sidecar>,
-) -> Result<Option<(Supervision, OwnedFd)>, SandboxError> {
-    if !single_id() {
-        return Ok(None);
-    }
+) -> Result<(Supervision, OwnedFd), SandboxError> {
     let owners = match sidecar {
         Some(sidecar) => known_owners(spec.root.as_fd(), sidecar),
         None => Owners::default(),
     };
     let initial = Credentials::new(spec.uid, spec.gid, &spec.groups);
-    Supervision::start(initial, spec.capabilities, owners).map(Some)
+    Supervision::start(scope, initial, spec.capabilities, owners)
 }
 
 /// What the supervisor kept of links and the like goes beside the layer.
@@ -106,7 +105,7 @@ fn keep_owners(spec: &SandboxSpec<'_>, owners: Option<Owners>) -> Result<(), San
 
 fn start(
     spec: &SandboxSpec<'_>,
-    socket: Option<&OwnedFd>,
+    supervisor: Option<(&Scope, &OwnedFd)>,
     output: &mut dyn OutputSink,
 ) -> Result<(Prepared, Lines), SandboxError> {
     let id_map = current_map()?;
@@ -124,7 +123,7 @@ fn start(
         executed: executed.as_fd(),
         devpts: devpts.as_fd(),
         parent: parent.as_fd(),
-        supervisor: socket.map(AsFd::as_fd),
+        supervisor: supervisor.map(|(scope, socket)| (scope, socket.as_fd())),
     };
     let mut prepared = prepare(spec, &ends)?;
     output.setup(&mut prepared.script.setup.iter().chain(&prepared.script.command));

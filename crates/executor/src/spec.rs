@@ -51,6 +51,8 @@ pub struct SandboxSpec<'a> {
     /// The journal of the root's links, pipes and sockets: read before the command and brought up to date after it, where
     /// the place has a single id.
     pub sidecar: Option<Arc<dyn Sidecar>>,
+    /// Some file of the root has an entry in the journal, so that what the kernel says of files is not what the image says.
+    pub journaled: bool,
 }
 
 impl<'a> SandboxSpec<'a> {
@@ -77,6 +79,7 @@ impl<'a> SandboxSpec<'a> {
             shm_size: 64 << 20,
             held: Vec::new(),
             sidecar: None,
+            journaled: false,
         }
     }
 }

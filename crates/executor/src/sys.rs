@@ -399,3 +399,10 @@ pub(crate) fn exec(path: &CStr, argv: &CStrings, env: &CStrings) -> Errno {
     unsafe { libc::execve(path.as_ptr(), argv.pointers.as_ptr(), env.pointers.as_ptr()) };
     Errno::from_raw_os_error(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
 }
+
+/// Whether this process is in the user namespace that the kernel started with (`PROC_USER_INIT_INO` of linux/proc_ns.h):
+/// elsewhere device nodes are refused, whatever the map.
+pub fn in_first_user_namespace() -> bool {
+    const FIRST: u64 = 0xefff_fffd;
+    rustix::fs::stat("/proc/self/ns/user").is_ok_and(|namespace| namespace.st_ino == FIRST)
+}

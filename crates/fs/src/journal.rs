@@ -104,6 +104,47 @@ pub trait Sidecar: Send + Sync + fmt::Debug {
     fn set(&self, path: &RootfsPath, owner: Option<Owner>) -> io::Result<()>;
     /// All that is kept, in the order of the paths.
     fn entries(&self) -> Vec<(RootfsPath, Owner)>;
+    /// Whether nothing is kept here; attributes of files may hold entries all the same.
+    fn is_empty(&self) -> bool {
+        self.entries().is_empty()
+    }
+    /// Notes that some file of the tree has an entry, here or in its attribute.
+    fn mark(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The sidecar of a tree, for the part of it that lies below a folder.
+#[derive(Debug)]
+pub(crate) struct Beneath {
+    pub(crate) sidecar: Arc<dyn Sidecar>,
+    pub(crate) folder: RootfsPath,
+}
+
+impl Sidecar for Beneath {
+    fn get(&self, path: &RootfsPath) -> Option<Owner> {
+        self.sidecar.get(&self.folder.join(path))
+    }
+
+    fn set(&self, path: &RootfsPath, owner: Option<Owner>) -> io::Result<()> {
+        self.sidecar.set(&self.folder.join(path), owner)
+    }
+
+    fn entries(&self) -> Vec<(RootfsPath, Owner)> {
+        let all = self.sidecar.entries().into_iter();
+        all.filter_map(|(path, owner)| {
+            Some((RootfsPath::new(path.as_path().strip_prefix(self.folder.as_path()).ok()?), owner))
+        })
+        .collect()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.sidecar.is_empty()
+    }
+
+    fn mark(&self) -> io::Result<()> {
+        self.sidecar.mark()
+    }
 }
 
 /// Which parts of the journal a tree has.
@@ -131,8 +172,15 @@ impl Journal {
         Self { xattrs: true, sidecar: Some(sidecar) }
     }
 
-    pub(crate) fn has_sidecar(&self) -> bool {
-        self.sidecar.is_some()
+    /// Whether a sidecar has something to say.
+    pub(crate) fn asks_sidecar(&self) -> bool {
+        self.sidecar.as_ref().is_some_and(|sidecar| !sidecar.is_empty())
+    }
+
+    /// The journal of a folder of the tree.
+    pub(crate) fn beneath(&self, folder: RootfsPath) -> Self {
+        let below = |sidecar: &Arc<dyn Sidecar>| Arc::new(Beneath { sidecar: sidecar.clone(), folder }) as _;
+        Self { xattrs: self.xattrs, sidecar: self.sidecar.as_ref().map(below) }
     }
 
     pub(crate) fn sidecar(&self) -> Option<&dyn Sidecar> {
@@ -172,7 +220,8 @@ impl Journal {
     /// Keeps what the kernel refused, in the attribute of a file.
     pub(crate) fn keep_on_inode(&self, dir: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> io::Result<()> {
         let (host, flags) = (proc_path(dir, name), rustix::fs::XattrFlags::empty());
-        Ok(rustix::fs::lsetxattr(host, XATTR, entry.to_string().as_bytes(), flags)?)
+        rustix::fs::lsetxattr(host, XATTR, entry.to_string().as_bytes(), flags)?;
+        self.sidecar.as_ref().map_or(Ok(()), |sidecar| sidecar.mark())
     }
 
     /// Forgets the attribute of a file.
@@ -256,9 +305,9 @@ impl FileSidecar {
         Ok(Self { file, owners: Mutex::new(owners) })
     }
 
-    /// Whether nothing is kept.
-    pub fn is_empty(&self) -> bool {
-        self.owners.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    /// Whether some file of the tree has, or had, an entry: the file is made with the first.
+    pub fn is_marked(&self) -> bool {
+        self.file.exists()
     }
 }
 
@@ -281,6 +330,14 @@ impl Sidecar for FileSidecar {
     fn entries(&self) -> Vec<(RootfsPath, Owner)> {
         let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
         owners.iter().map(|(path, owner)| (path.clone(), *owner)).collect()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    fn mark(&self) -> io::Result<()> {
+        fs::OpenOptions::new().append(true).create(true).open(&self.file).map(drop)
     }
 }
 

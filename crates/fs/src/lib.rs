@@ -29,4 +29,4 @@ pub use path::RootfsPath;
 pub use remove::remove_tree;
 pub use resolve::FinalSymlink;
 pub use root::Root;
-pub use xattr::{Xattrs, kept_in_images};
+pub use xattr::{Xattrs, kept_in_images, name_in_image};

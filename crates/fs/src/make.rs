@@ -170,6 +170,37 @@ impl Root {
         linked.on("link to", self.name_of(existing))
     }
 
+    /// Gives a file of another root (not a directory) the same name here, which must be free: as a second name of its
+    /// inode where one can be had, else as a copy. `meta` is what that root says of it; what a journal says comes along.
+    pub fn take(&self, path: &RootfsPath, from: &Root, meta: &Meta) -> Result<(), PathError> {
+        let (from_dir, from_name) = from.parent_of(path)?;
+        let (to_dir, to_name) = self.parent_of(path)?;
+        match rustix::fs::linkat(&from_dir, &from_name, &to_dir, &to_name, AtFlags::empty()) {
+            Ok(()) => {
+                let sidecars = self.journal.sidecar().zip(from.journal.sidecar());
+                let kept =
+                    sidecars.and_then(|(to, sidecar)| Some((to, sidecar.get(&from.in_sidecar(path)?)?)));
+                match (kept, self.in_sidecar(path)) {
+                    (Some((to, owner)), Some(path)) => {
+                        to.set(&path, Some(owner)).on("keep the owner of", self.name_of(&path))
+                    }
+                    _ => Ok(()),
+                }
+            }
+            // Another file system, as many names as an inode can have, or somebody else's file (protected_hardlinks).
+            Err(Errno::XDEV | Errno::MLINK | Errno::PERM) => self.copy_from(path, from, meta),
+            Err(error) => Err(error).on("link to", from.name_of(path)),
+        }
+    }
+
+    fn copy_from(&self, path: &RootfsPath, from: &Root, meta: &Meta) -> Result<(), PathError> {
+        if !meta.is_file() {
+            return self.make(path, meta, None);
+        }
+        self.make(path, meta, Some(&mut from.open_file(path)?))?;
+        from.xattrs(path)?.iter().try_for_each(|(name, value)| self.set_xattr(path, name, value))
+    }
+
     /// Renames a file or directory within the root, as rename(2). A sidecar's entry goes along for the file itself,
     /// not for what lies below a directory.
     pub fn rename(&self, from: &RootfsPath, to: &RootfsPath) -> Result<(), PathError> {

@@ -70,6 +70,14 @@ impl Root {
         Ok(Self { fd, name, journal, in_user_space: self.in_user_space })
     }
 
+    /// A folder of this root as a root of its own, with its part of the journal; links are followed.
+    pub fn beneath(&self, folder: &RootfsPath) -> Result<Self, PathError> {
+        let folder = self.resolve(folder, FinalSymlink::Follow)?;
+        let (fd, name) = (self.open_dir(&folder)?, self.name_of(&folder));
+        let journal = self.journal.beneath(folder);
+        Ok(Self { fd, name, journal, in_user_space: self.in_user_space })
+    }
+
     /// The directory's descriptor.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -173,7 +181,8 @@ impl Root {
     pub fn meta(&self, path: &RootfsPath) -> Result<Option<Meta>, PathError> {
         let found = self.parent_at(path).and_then(|(dir, name)| {
             let mut meta = Meta::of_inode(dir.as_fd(), &name)?;
-            self.journal.apply(dir.as_fd(), &name, self.in_sidecar(path).as_ref(), &mut meta);
+            let in_sidecar = self.journal.asks_sidecar().then(|| self.in_sidecar(path)).flatten();
+            self.journal.apply(dir.as_fd(), &name, in_sidecar.as_ref(), &mut meta);
             Ok(meta)
         });
         absent_is_none(found).on("stat", self.name_of(path))
@@ -190,7 +199,7 @@ impl Root {
     /// What a sidecar calls a path: the name without links on the way, so that all ways to a file find its entry.
     /// `None` if there is no sidecar to ask.
     pub(crate) fn in_sidecar(&self, path: &RootfsPath) -> Option<RootfsPath> {
-        self.journal.has_sidecar().then(|| match self.resolve(path, FinalSymlink::Keep) {
+        self.journal.sidecar().map(|_| match self.resolve(path, FinalSymlink::Keep) {
             Ok(resolved) => resolved,
             Err(_) => path.clone(),
         })
@@ -252,7 +261,7 @@ impl Root {
         let names = names.and_then(|dir| Ok(names_in(dir)?)).on("list", self.name_of(path))?;
         let mut entries = Vec::with_capacity(names.len());
         let resolved =
-            self.journal.has_sidecar().then(|| self.resolve(path, FinalSymlink::Follow)).transpose()?;
+            self.journal.asks_sidecar().then(|| self.resolve(path, FinalSymlink::Follow)).transpose()?;
         for name in names {
             match Meta::of_inode(dir.as_fd(), &name) {
                 Ok(mut meta) => {

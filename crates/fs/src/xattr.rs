@@ -20,14 +20,23 @@ pub type Xattrs = BTreeMap<OsString, Vec<u8>>;
 /// The kernel's limit of a list and of a value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
 const MAX_BYTES: usize = 65536;
 
+const CAPABILITY: &str = "security.capability";
+/// Where file capabilities are kept that the kernel refuses this process: outside of user namespaces only root may set them.
+const KEPT_CAPABILITY: &str = "user.rbuild.capability";
+
 /// Whether an image keeps this attribute: `security.capability` and `user.*`, without those of overlayfs and the
 /// journal's.
 pub fn kept_in_images(name: &OsStr) -> bool {
     let name = name.as_bytes();
-    name == b"security.capability"
+    name == CAPABILITY.as_bytes()
         || (name.starts_with(b"user.")
             && !name.starts_with(b"user.overlay.")
             && !name.starts_with(b"user.rbuild."))
+}
+
+/// The name under which an image has an attribute of a file here; `None` for those that it does not have.
+pub fn name_in_image(name: &OsStr) -> Option<&OsStr> {
+    if name == KEPT_CAPABILITY { Some(OsStr::new(CAPABILITY)) } else { kept_in_images(name).then_some(name) }
 }
 
 impl Root {
@@ -46,6 +55,25 @@ impl Root {
         read_all(&proc_path(dir.as_fd(), name)).on("read the extended attributes of", name)
     }
 
+    /// One attribute of a file, whatever its name; `None` if it has no such attribute or can have none. A link at the
+    /// path's end is not followed.
+    pub fn xattr(
+        &self,
+        path: &RootfsPath,
+        attribute: impl AsRef<OsStr>,
+    ) -> Result<Option<Vec<u8>>, PathError> {
+        let mut value = vec![0u8; MAX_BYTES];
+        let read = self.parent_at(path).and_then(|(dir, name)| {
+            match rustix::fs::lgetxattr(proc_path(dir.as_fd(), &name), attribute.as_ref(), &mut value[..]) {
+                Ok(length) => Ok(Some(length)),
+                Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+                Err(error) => Err(error),
+            }
+        });
+        let length = read.on("read an extended attribute of", self.name_of(path))?;
+        Ok(length.map(|length| value[..length].to_vec()))
+    }
+
     /// Sets an attribute of a file; a link at the path's end is not followed.
     pub fn set_xattr(
         &self,
@@ -54,12 +82,13 @@ impl Root {
         value: &[u8],
     ) -> Result<(), PathError> {
         let set = self.parent_at(path).and_then(|(dir, name)| {
-            rustix::fs::lsetxattr(
-                proc_path(dir.as_fd(), &name),
-                attribute.as_ref(),
-                value,
-                XattrFlags::empty(),
-            )
+            let host = proc_path(dir.as_fd(), &name);
+            match rustix::fs::lsetxattr(&host, attribute.as_ref(), value, XattrFlags::empty()) {
+                Err(Errno::PERM) if attribute.as_ref() == CAPABILITY && self.journal.keeps() => {
+                    rustix::fs::lsetxattr(&host, KEPT_CAPABILITY, value, XattrFlags::empty())
+                }
+                answer => answer,
+            }
         });
         set.on("set an extended attribute of", self.name_of(path))
     }
@@ -92,13 +121,13 @@ fn read_all(host: &Path) -> Result<Xattrs, Errno> {
     };
     let names = list.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(OsStr::from_bytes);
     let mut found = Xattrs::new();
-    for name in names.filter(|name| kept_in_images(name)) {
+    for (name, in_image) in names.filter_map(|name| Some((name, name_in_image(name)?))) {
         let mut value = vec![0u8; MAX_BYTES];
         match rustix::fs::lgetxattr(host, name, &mut value[..]) {
             Ok(length) => {
                 value.truncate(length);
                 value.shrink_to_fit();
-                found.insert(name.to_owned(), value);
+                found.insert(in_image.to_owned(), value);
             }
             // Removed meanwhile, or `security.capability` of another user namespace (EOVERFLOW, capabilities(7)).
             Err(Errno::NODATA | Errno::OVERFLOW) => {}

@@ -10,7 +10,7 @@ use rbuild_image::DiffId;
 use crate::LayerError;
 use crate::entry::{Entry, as_os};
 use crate::hashing::HashingReader;
-use crate::overlay::{OPAQUE, OPAQUE_NAME, WHITEOUT_PREFIX};
+use crate::overlay::{OPAQUE, OPAQUE_NAME, WHITEOUT_PREFIX, make_whiteout};
 use crate::tar_reader::TarReader;
 use crate::unpack::{Placed, Target, Unpacker};
 
@@ -52,7 +52,7 @@ impl AppliedLayer {
 }
 
 /// Unpacks an uncompressed layer tar into an empty directory, which then serves as a lower of overlays mounted
-/// with `userxattr`: whiteouts are 0:0 character devices, opaque directories carry `user.overlay.opaque`. No
+/// with `userxattr`: whiteouts are 0:0 character devices (or what stands for them), opaque directories carry `user.overlay.opaque`. No
 /// entry leaves the directory. The stream is read to its end, so that it is digested whole.
 ///
 /// # Errors
@@ -140,7 +140,6 @@ impl Layer<'_> {
         self.unpacker.ensure_parent(&path)?;
         self.unpacker.clear(&path)?;
         self.lower_links.retain(|link| !link.path.starts_with(&path));
-        let device = FileKind::CharDevice { major: 0, minor: 0 };
-        Ok(self.root.make(&path, &Meta::new(device, 0, 0, 0, Timestamp::from_seconds(0)), None)?)
+        Ok(make_whiteout(self.root, &path)?)
     }
 }

@@ -6,6 +6,7 @@
 //!   overlay. No entry reaches outside it.
 //! - [`compress`], [`decompress`]: what lies between a tar and a blob.
 //! - [`copy`]: `COPY` and `ADD` of files, and of archives that are unpacked.
+//! - [`flat`]: the same trees where overlayfs is not to be had.
 //! - [`write_flat`], [`export_tree`]: a whole root file system for `type=tar` and `type=local`.
 //!
 //! Trees are read and written through [`rbuild_fs::Root`], so what the kernel refuses this process is kept in
@@ -18,6 +19,7 @@ mod decompress;
 mod entry;
 mod error;
 mod export;
+pub mod flat;
 mod hashing;
 mod overlay;
 mod settle;

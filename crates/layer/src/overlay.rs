@@ -5,7 +5,11 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use rbuild_fs::{PathContext, PathError, Xattrs, journal, kept_in_images};
+use rbuild_fs::{
+    FileKind, Meta, PathContext, PathError, Root, RootfsPath, Timestamp, Xattrs, journal, kept_in_images,
+    name_in_image,
+};
+use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
 /// Names of overlayfs's own attributes.
@@ -16,7 +20,7 @@ const ESCAPED: &[u8] = b"user.overlay.overlay.";
 /// `y` on a directory: nothing below shows through.
 pub(crate) const OPAQUE: &str = "user.overlay.opaque";
 /// On an empty regular file: a whiteout in the form that needs no device node (Linux 6.7).
-const WHITEOUT: &[u8] = b"user.overlay.whiteout";
+const WHITEOUT: &str = "user.overlay.whiteout";
 
 /// A layer's name for a removed file is this prefix and the name (OCI image-spec, "Whiteouts").
 pub(crate) const WHITEOUT_PREFIX: &[u8] = b".wh.";
@@ -49,11 +53,14 @@ impl Attributes {
                 let value = value(file.as_fd(), &attribute).on("read the extended attributes of", name)?;
                 // `x` marks a directory that has whiteouts in the attribute form.
                 found.opaque = value.is_some_and(|value| value == b"y");
-            } else if bytes == WHITEOUT {
+            } else if bytes == WHITEOUT.as_bytes() {
                 found.whiteout = true;
             } else if let Some(inside) = name_inside(&attribute) {
                 let value = value(file.as_fd(), &attribute).on("read the extended attributes of", name)?;
-                found.kept.extend(value.map(|value| (inside, plain_capability(bytes, value))));
+                found.kept.extend(value.map(|value| {
+                    let plain = plain_capability(inside.as_bytes(), value);
+                    (inside, plain)
+                }));
             }
         }
         Ok(found)
@@ -65,7 +72,7 @@ fn name_inside(attribute: &OsStr) -> Option<std::ffi::OsString> {
     if let Some(inner) = attribute.as_bytes().strip_prefix(ESCAPED) {
         return Some(OsStr::from_bytes(&[PRIVATE, inner].concat()).to_owned());
     }
-    kept_in_images(attribute).then(|| attribute.to_owned())
+    name_in_image(attribute).map(OsStr::to_owned)
 }
 
 /// The name under which an attribute of a layer is stored in a lower directory; `None` if it is dropped.
@@ -88,6 +95,40 @@ pub(crate) fn plain_capability(name: &[u8], mut value: Vec<u8>) -> Vec<u8> {
         value.truncate(VERSION_2_LEN);
     }
     value
+}
+
+/// Makes a whiteout: a 0:0 device, or an empty file with the attribute where such a node is refused (in a user namespace
+/// on the overlay of a container).
+pub(crate) fn make_whiteout(root: &Root, path: &RootfsPath) -> Result<(), PathError> {
+    let node = |kind| Meta::new(kind, 0o600, 0, 0, Timestamp::from_seconds(0));
+    root.make(path, &node(FileKind::CharDevice { major: 0, minor: 0 }), None)?;
+    let (dir, name) = root.parent_of(path)?;
+    if is_device_node(dir.as_fd(), &name) {
+        return Ok(());
+    }
+    root.make(path, &node(FileKind::File), None)?;
+    root.set_xattr(path, WHITEOUT, b"y")
+}
+
+/// Whether a name of the tree is a whiteout of either form.
+pub(crate) fn is_whiteout(root: &Root, path: &RootfsPath, meta: &Meta) -> Result<bool, PathError> {
+    if meta.is_file() && meta.size == 0 {
+        return Ok(root.xattr(path, WHITEOUT)?.is_some());
+    }
+    let (dir, name) = root.parent_of(path)?;
+    Ok(meta.is_whiteout() && is_device_node(dir.as_fd(), &name))
+}
+
+/// Whether nothing below shows through a directory.
+pub(crate) fn is_opaque(root: &Root, path: &RootfsPath) -> Result<bool, PathError> {
+    Ok(root.xattr(path, OPAQUE)?.is_some_and(|value| value == b"y"))
+}
+
+/// Whether a 0:0 device is a node of the kernel's, and so a whiteout; a device of that number that a layer
+/// really holds is a placeholder with the journal's entry.
+pub(crate) fn is_device_node(dir: BorrowedFd<'_>, name: &OsStr) -> bool {
+    rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice)
 }
 
 fn list(file: BorrowedFd<'_>) -> Result<Vec<std::ffi::OsString>, Errno> {

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use crate::LayerError;
 use crate::decompress::decompress_sniffed;
 use crate::entry::{Entry, EntryKind, as_os};
-use crate::overlay::{OPAQUE, name_in_lower, plain_capability};
+use crate::overlay::{OPAQUE, is_whiteout, name_in_lower, plain_capability};
 use crate::tar_reader::{ContentError, TarReader};
 
 const BUFFER: usize = 256 << 10;
@@ -45,7 +45,7 @@ pub fn unpack_archive(
     let (uid, gid) = options.chown.unwrap_or((0, 0));
     let new_dir = NewDir { mode: 0o755, uid, gid, mtime: options.created };
     let made = to.create_dir_all(destination, &new_dir)?;
-    let inside = Root::from_fd(to.open_dir(destination)?, to.name_of(destination));
+    let inside = to.beneath(destination)?;
     let (_, plain) = decompress_sniffed(reader).map_err(LayerError::Read)?;
     let mut tar = TarReader::new(BufReader::with_capacity(BUFFER, plain));
     let mut unpacker = Unpacker::new(&inside, Target::Tree(*options));
@@ -261,7 +261,7 @@ impl<'a> Unpacker<'a> {
             return Err(LayerError::damaged(format!("`{path}` is a hard link to itself")));
         }
         match self.root.meta(target)? {
-            Some(meta) if !(meta.is_dir() || self.is_lower() && meta.is_whiteout()) => {}
+            Some(meta) if !(meta.is_dir() || self.is_lower() && is_whiteout(self.root, target, &meta)?) => {}
             None if self.is_lower() => return Ok(Placed::MissingTarget(target.clone())),
             _ => return Err(LayerError::MissingLinkTarget(target.to_string())),
         }

@@ -8,11 +8,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rbuild_fs::{FileKind, Meta, PathContext, PathError, Root, RootfsPath, Timestamp};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 
 use crate::LayerError;
 use crate::entry::{Entry, EntryKind};
-use crate::overlay::{Attributes, OPAQUE_NAME, WHITEOUT_PREFIX};
+use crate::overlay::{Attributes, OPAQUE_NAME, WHITEOUT_PREFIX, is_device_node};
 use crate::tar_writer::TarWriter;
 
 const BUFFER: usize = 256 << 10;
@@ -212,13 +212,6 @@ impl<'a, W: Write> Walk<'a, W> {
         let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         rustix::fs::openat(dir, name, flags, Mode::empty()).on("open", self.root.name_of(path))
     }
-}
-
-/// Whether a 0:0 device is a node of the kernel's, and so a whiteout; a device of that number that a layer
-/// really holds is a placeholder with the journal's entry.
-fn is_device_node(dir: BorrowedFd<'_>, name: &OsStr) -> bool {
-    rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
-        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice)
 }
 
 fn kind_of(kind: &FileKind) -> EntryKind {

@@ -44,6 +44,41 @@ pub(crate) struct GlobalArgs {
     /// Say more about what is done and why
     #[arg(short = 'D', long, global = true)]
     pub(crate) debug: bool,
+    /// How RUN is kept apart from this machine; `auto` is the best way that `rbuild doctor` finds
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "WAY",
+        default_value = "auto",
+        hide_default_value = true
+    )]
+    pub(crate) isolation: IsolationWay,
+}
+
+/// [`rbuild_executor::Isolation`] as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum IsolationWay {
+    /// The best way to be had here
+    #[value(alias = "default")]
+    Auto,
+    /// Namespaces and many user ids: root, or subordinate ids
+    Namespace,
+    /// Namespaces and one user id, file owners in a journal
+    SingleId,
+    /// No namespaces: RUN is refused
+    None,
+}
+
+impl From<IsolationWay> for rbuild_executor::Isolation {
+    fn from(way: IsolationWay) -> Self {
+        match way {
+            IsolationWay::Auto => Self::Auto,
+            IsolationWay::Namespace => Self::Namespace,
+            IsolationWay::SingleId => Self::SingleId,
+            IsolationWay::None => Self::None,
+        }
+    }
 }
 
 /// The command line with global options that stand before a command moved behind it, as Docker takes them: clap would read
@@ -54,8 +89,10 @@ pub(crate) fn arranged(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsS
     while let Some(option) = arguments.get(at).and_then(|option| option.to_str()) {
         match option {
             "-D" | "--debug" => at += 1,
-            "--root" | "--cert-dir" => at += 2,
-            _ if option.starts_with("--root=") || option.starts_with("--cert-dir=") => at += 1,
+            "--root" | "--cert-dir" | "--isolation" => at += 2,
+            _ if ["--root=", "--cert-dir=", "--isolation="].iter().any(|name| option.starts_with(name)) => {
+                at += 1
+            }
             _ => break,
         }
     }
@@ -308,8 +345,6 @@ pub(crate) struct IgnoredArgs {
     pub(crate) rm: Option<String>,
     #[arg(long, hide = true)]
     pub(crate) force_rm: bool,
-    #[arg(long, hide = true)]
-    pub(crate) isolation: Option<String>,
     #[arg(long, hide = true)]
     pub(crate) security_opt: Vec<String>,
     #[arg(long, hide = true)]

@@ -155,7 +155,6 @@ impl IgnoredArgs {
             ("--builder", self.builder.is_some()),
             ("--compress", self.compress),
             ("--force-rm", self.force_rm),
-            ("--isolation", self.isolation.is_some()),
             ("--security-opt", !self.security_opt.is_empty()),
             ("--squash", self.squash),
             ("--provenance", self.provenance.as_deref().is_some_and(|value| value != "false")),

@@ -36,8 +36,6 @@ use crate::diagnostics::Style;
 use crate::failure::CliError;
 
 fn main() -> ExitCode {
-    // First of all, while there is one thread: from here on file work is done as root of a user namespace.
-    let entered = rbuild_executor::enter();
     let arguments = args::arranged(std::env::args_os());
     let cli = Cli::try_parse_from(&arguments).unwrap_or_else(|error| {
         // Nobody is left to tell if standard error is gone.
@@ -46,6 +44,8 @@ fn main() -> ExitCode {
         let is_run = arguments.get(1).is_some_and(|command| command == "run" || command == "exec");
         std::process::exit(if is_run && error.use_stderr() { 125 } else { error.exit_code() })
     });
+    // Before anything else, while there is one thread: from here on file work is done as root of a user namespace.
+    let entered = rbuild_executor::enter(cli.global.isolation.into());
     let style = Style { colour: colour(std::io::stderr().is_terminal()) };
     let result = match entered {
         // The place lives as long as the process: client and threads refer to it.

@@ -19,7 +19,30 @@ const SUITE: &str = "bookworm";
 struct Recipe {
     image: String,
     packages: Vec<String>,
+    #[serde(default)]
+    variant: Variant,
     config: Config,
+}
+
+/// How much of Debian a base is.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Variant {
+    /// The files of the packages; a stand-in for one of Docker Hub's images.
+    #[default]
+    Extract,
+    /// Debian with apt, configured: for the tests, and in no registry.
+    Apt,
+}
+
+impl Variant {
+    /// mmdebstrap's name for it, and when the recipe's script is run.
+    fn options(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Extract => ("extract", "extract"),
+            Self::Apt => ("apt", "customize"),
+        }
+    }
 }
 
 /// A base image that was made here.
@@ -60,20 +83,41 @@ pub(crate) fn show(workspace: &Workspace) -> Result<()> {
 
 /// The stand-ins of all recipes, made now or before.
 fn stand_ins(workspace: &Workspace) -> Result<Vec<Base>> {
+    made_of(workspace, Variant::Extract)
+}
+
+/// The Debian of the tests, at `demo/bases/debian/layout` of the target folder.
+pub(crate) fn make_debian(workspace: &Workspace) -> Result<()> {
+    made_of(workspace, Variant::Apt).map(drop)
+}
+
+fn made_of(workspace: &Workspace, variant: Variant) -> Result<Vec<Base>> {
     let recipes = workspace.root.join("testdata/base-images");
     let mut folders: Vec<PathBuf> =
         fs::read_dir(&recipes)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     folders.retain(|folder| folder.join("recipe.toml").is_file());
     folders.sort();
     let made = workspace.scratch("demo/bases")?;
-    folders.iter().map(|recipe| stand_in(recipe, &made)).collect()
+    let mut bases = Vec::new();
+    for folder in folders {
+        let recipe = Recipe::read(&folder)?;
+        if recipe.variant == variant {
+            bases.push(stand_in(recipe, &folder, &made)?);
+        }
+    }
+    Ok(bases)
+}
+
+impl Recipe {
+    fn read(folder: &Path) -> Result<Recipe> {
+        let file = folder.join("recipe.toml");
+        let text = fs::read_to_string(&file)?;
+        toml::from_str(&text).map_err(|error| format!("{}: {error}", file.display()).into())
+    }
 }
 
 /// One stand-in, below `made`. A file beside it keeps the recipe it was made by: another recipe, another image.
-fn stand_in(recipe_folder: &Path, made: &Path) -> Result<Base> {
-    let text = fs::read_to_string(recipe_folder.join("recipe.toml"))?;
-    let recipe: Recipe = toml::from_str(&text)
-        .map_err(|error| format!("{}: {error}", recipe_folder.join("recipe.toml").display()))?;
+fn stand_in(recipe: Recipe, recipe_folder: &Path, made: &Path) -> Result<Base> {
     let folder = made.join(recipe_folder.file_name().ok_or("a recipe without a name")?);
     let stamp = stamp(recipe_folder)?;
     if fs::read_to_string(folder.join("made-by")).is_ok_and(|made_by| made_by == stamp) {
@@ -111,14 +155,19 @@ fn layers(recipe: &Recipe, recipe_folder: &Path, folder: &Path) -> Result<Vec<Pa
     Ok(layers)
 }
 
-/// Unpacks the packages and what they depend on, without running their scripts, and packs the result as a layer.
+/// Unpacks the packages and what they depend on, and packs the result as a layer. Their scripts are run only for a Debian
+/// that is to be configured.
 fn unpack_packages(recipe: &Recipe, recipe_folder: &Path, into: &Path) -> Result<()> {
+    let (variant, hook) = recipe.variant.options();
     run_quietly(
         tool("mmdebstrap")
             .env("SOURCE_DATE_EPOCH", EPOCH)
-            .args(["--variant=extract", "--format=tar", "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr"])
+            .arg(format!("--variant={variant}"))
+            .args(["--format=tar", "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr"])
+            // Nothing has to survive a power cut here.
+            .arg("--dpkgopt=force-unsafe-io")
             .arg(format!("--include={}", recipe.packages.join(",")))
-            .arg(format!("--extract-hook={}", recipe_folder.join("customize.sh").display()))
+            .arg(format!("--{hook}-hook={}", recipe_folder.join("customize.sh").display()))
             .args(transport_options()?)
             .arg(SUITE)
             .arg(into)
@@ -200,9 +249,8 @@ mod tests {
     #[test]
     fn every_recipe_can_be_read() {
         let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/base-images");
-        for name in ["busybox", "nginx", "node"] {
-            let text = fs::read_to_string(recipes.join(name).join("recipe.toml")).unwrap();
-            let recipe: Recipe = toml::from_str(&text).unwrap();
+        for name in ["busybox", "debian", "nginx", "node"] {
+            let recipe = Recipe::read(&recipes.join(name)).unwrap();
             assert!(recipe.image.starts_with("library/"), "{}", recipe.image);
             assert!(recipes.join(name).join("customize.sh").is_file());
         }

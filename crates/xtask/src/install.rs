@@ -26,6 +26,7 @@ pub(crate) const TESTS: &[Need] = &[
     Need("crun", "crun"),
     Need("git", "git"),
     Need("podman", "podman"),
+    Need("runc", "runc"),
     Need("script", "bsdutils"),
     Need("setcap", "libcap2-bin"),
     Need("setfattr", "attr"),

@@ -4,11 +4,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::install;
 use crate::process::{Result, is_root, output, tool};
 use crate::report::heading;
 use crate::user::{ACCOUNT, Account};
 use crate::workspace::Workspace;
+use crate::{bases, install};
 
 /// Crates whose tests depend on who runs them: files, owners, namespaces.
 const IDENTITY_MATTERS: [&str; 7] = ["fs", "context", "layer", "store", "executor", "engine", "rbuild"];
@@ -38,6 +38,10 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     };
     heading("Tools");
     install::ensure(&[install::REGISTRY, install::ROOTLESS, install::TESTS])?;
+    if only.is_none_or(|name| name == "rbuild") && is_root() {
+        heading("The Debian that the tests of places build on");
+        bases::make_debian(workspace)?;
+    }
     heading("Building the tests");
     let binaries = build(workspace, only)?;
 

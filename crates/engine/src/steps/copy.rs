@@ -85,6 +85,7 @@ impl Builder<'_> {
                     unpack: piece.unpack,
                     created: self.request.epoch.map(Timestamp::from_seconds),
                     parents: copy.parents,
+                    split_links: false,
                 };
                 rbuild_layer::copy::copy(
                     opened.tree(),

@@ -1,27 +1,55 @@
-//! Deep stacks, folded: overlayfs takes 500 lowers at most, and each costs a little at every mount.
+//! One tree in place of a stack of directories: where the stack is too deep for an overlay, and where there are no overlays.
 //!
-//! Of every [`DEPTH`] lowers from the bottom the merged tree is copied once into a snapshot of its own, which stands in
-//! for them from then on. The steps' own snapshots stay as they are: they are the layers of the image.
+//! Overlayfs takes 500 lowers at most, and each costs a little at every mount: of every [`DEPTH`] lowers from the bottom
+//! the merged tree is copied once into a snapshot of its own, which stands in for them from then on. Without overlayfs
+//! (see [`overlays`]) each tree is made that way, of links and not of copies. The steps' own snapshots stay as they are:
+//! they are the layers of the image.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rbuild_context::{SelectOptions, Tree};
-use rbuild_executor::Overlay;
-use rbuild_fs::{Root, RootfsPath};
+use rbuild_executor::{Mounted, Overlay};
+use rbuild_fs::{FileSidecar, Root, RootfsPath, Sidecar};
+use rbuild_image::ChainId;
 use rbuild_layer::copy::{CopyOptions, copy};
-use rbuild_store::{MemoLinks, Parent, Resource, SnapshotId, SnapshotInfo, Store};
+use rbuild_layer::flat;
+use rbuild_store::{MemoLinks, NewSnapshot, Parent, Resource, SnapshotId, SnapshotInfo, Store};
 
 use super::{copy_root_folder, mounted_root};
 use crate::error::{Explain, FailureKind, Result};
+use crate::images::open_tree;
 
-/// Memo kind: the snapshot that stands in for a stack.
+/// Memo kinds: the snapshot that stands in for a stack, for one that is too deep and for one that cannot be mounted.
 const FOLDED: &str = "folded";
+const FLAT: &str = "flat";
 /// Lowers that are folded into one.
 const DEPTH: usize = 100;
 
-/// The directories to mount for the tree of `parent`, top first: at most twice [`DEPTH`], and the base image's layers.
+/// Whether directories of this store can be mounted over each other; found out once for each store.
+pub(crate) fn overlays(store: &Store) -> bool {
+    static KNOWN: Mutex<BTreeMap<PathBuf, bool>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    *known.entry(store.root().to_owned()).or_insert_with(|| Overlay::probe(store.root()).is_ok())
+}
+
+/// The tree of `parent`, read-only.
+pub(crate) fn tree(store: &Store, parent: &Parent) -> Result<Mounted> {
+    mount(&Overlay { lowers: &lowers(store, parent)?, upper: None, work: None })
+}
+
+pub(crate) fn mount(overlay: &Overlay<'_>) -> Result<Mounted> {
+    overlay.mount().explain(FailureKind::Environment, || "could not mount a root file system".to_owned())
+}
+
+/// The directories to mount for the tree of `parent`, top first: at most twice [`DEPTH`], and the base image's layers; one
+/// alone where there are no overlays.
 pub(crate) fn lowers(store: &Store, parent: &Parent) -> Result<Vec<PathBuf>> {
     let fault = || "could not read the store".to_owned();
+    if !overlays(store) {
+        return flat_lowers(store, parent);
+    }
     let Parent::Snapshot(top) = parent else {
         return store.lowers(parent).explain(FailureKind::Environment, fault);
     };
@@ -37,36 +65,123 @@ pub(crate) fn lowers(store: &Store, parent: &Parent) -> Result<Vec<PathBuf>> {
     Ok(lowers)
 }
 
-/// The snapshot with the whole tree up to and including `top`.
+/// The snapshot with the whole tree up to and including `top`, copied.
 fn folded(store: &Store, top: &SnapshotId) -> Result<SnapshotId> {
-    let fault = || "could not fold a deep stack of snapshots".to_owned();
-    let key = top.to_string();
-    let known: Option<SnapshotId> = store.memo(FOLDED, &key).explain(FailureKind::Environment, fault)?;
-    if let Some(known) = known {
+    stand_in(store, FOLDED, &top.to_string(), Resource::Snapshot(*top), |new| {
+        let below = lowers(store, &Parent::Snapshot(*top))?;
+        let mounted = mount(&Overlay { lowers: &below, upper: None, work: None })?;
+        let to = open_tree(&new.upper(), &new.sidecar())?;
+        copy_tree(mounted_root(&mounted)?, &to, &CopyOptions::default())
+    })
+}
+
+/// The one directory that shows all of the stack, made of links to its files.
+fn flat_lowers(store: &Store, parent: &Parent) -> Result<Vec<PathBuf>> {
+    let fault = || "could not read the store".to_owned();
+    let stack = match parent {
+        Parent::None => return Ok(Vec::new()),
+        Parent::Layers(layers) => return flat_layers(store, layers),
+        Parent::Snapshot(id) => {
+            let snapshot = store.chain(id).explain(FailureKind::Environment, fault)?.swap_remove(0);
+            let below = flat_lowers(store, snapshot.parent())?;
+            [vec![snapshot.fs()], below].concat()
+        }
+    };
+    let Parent::Snapshot(id) = parent else { return Ok(stack) };
+    flat_stack(store, &id.to_string(), Resource::Snapshot(*id), stack)
+}
+
+fn flat_layers(store: &Store, layers: &[ChainId]) -> Result<Vec<PathBuf>> {
+    let stack = store
+        .lowers(&Parent::Layers(layers.to_vec()))
+        .explain(FailureKind::Environment, || "could not read the store".to_owned())?;
+    match layers.last() {
+        Some(top) => flat_stack(store, &top.0.to_string(), Resource::Layer(top.clone()), stack),
+        None => Ok(stack),
+    }
+}
+
+fn flat_stack(store: &Store, key: &str, about: Resource, stack: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+    if stack.len() < 2 {
+        return Ok(stack);
+    }
+    let fault = || "could not lay snapshots over each other".to_owned();
+    let made = stand_in(store, FLAT, key, about, |new| {
+        let open = |fs: &PathBuf| open_tree(fs, &fs.with_file_name("sidecar"));
+        let roots = stack.iter().map(open).collect::<Result<Vec<_>>>()?;
+        let sidecar = FileSidecar::open(new.sidecar()).explain(FailureKind::Environment, fault)?;
+        // Attributes come along with the files.
+        if stack.iter().any(|fs| fs.with_file_name("sidecar").exists()) {
+            sidecar.mark().explain(FailureKind::Environment, fault)?;
+        }
+        let into = open_tree(&new.upper(), &new.sidecar())?;
+        flat::merge(&roots, &into).explain(FailureKind::Environment, fault)
+    })?;
+    store.lowers(&Parent::Snapshot(made)).explain(FailureKind::Environment, fault)
+}
+
+/// A snapshot that shows what a stack shows: made now, or before.
+fn stand_in(
+    store: &Store,
+    kind: &'static str,
+    key: &str,
+    about: Resource,
+    make: impl FnOnce(&NewSnapshot) -> Result<()>,
+) -> Result<SnapshotId> {
+    let fault = || "could not keep a tree in the store".to_owned();
+    let known: Option<SnapshotId> = store.memo(kind, key).explain(FailureKind::Environment, fault)?;
+    if let Some(known) = known
+        && store.snapshot(&known).explain(FailureKind::Environment, fault)?.is_some()
+    {
         return Ok(known);
     }
-    let below = lowers(store, &Parent::Snapshot(*top))?;
-    let mounted = Overlay { lowers: &below, upper: None, work: None }
-        .mount()
-        .explain(FailureKind::Environment, fault)?;
     let new = store.begin(&Parent::None).explain(FailureKind::Environment, fault)?;
-    let to = crate::images::open_tree(&new.upper(), &new.sidecar())?;
-    copy_tree(mounted_root(&mounted)?, &to)?;
-    drop((mounted, to));
-    let info = SnapshotInfo { created_by: "folded".to_owned(), ..SnapshotInfo::default() };
+    make(&new)?;
+    let info = SnapshotInfo { created_by: kind.to_owned(), ..SnapshotInfo::default() };
     let snapshot = new.commit(info).explain(FailureKind::Environment, fault)?;
-    let links =
-        MemoLinks { keeps: vec![Resource::Snapshot(snapshot.id)], about: vec![Resource::Snapshot(*top)] };
-    store.put_memo(FOLDED, &key, &snapshot.id, &links).explain(FailureKind::Environment, fault)?;
+    let links = MemoLinks { keeps: vec![Resource::Snapshot(snapshot.id)], about: vec![about] };
+    store.put_memo(kind, key, &snapshot.id, &links).explain(FailureKind::Environment, fault)?;
     Ok(snapshot.id)
 }
 
+/// A writable tree of a step without overlays: a copy of its parents', which takes all changes.
+pub(crate) struct Copied {
+    path: PathBuf,
+    sidecar: PathBuf,
+    baseline: flat::Baseline,
+}
+
+impl Copied {
+    /// Copies the tree of `lowers` (one, or none) into the empty folder `path`.
+    pub(crate) fn of(lowers: &[PathBuf], path: PathBuf, sidecar: PathBuf) -> Result<Self> {
+        let fault = || "could not copy a root file system".to_owned();
+        let to = open_tree(&path, &sidecar)?;
+        if let Some(from) = lowers.first() {
+            let from = open_tree(from, &from.with_file_name("sidecar"))?;
+            copy_tree(from, &to, &CopyOptions { split_links: true, ..CopyOptions::default() })?;
+        }
+        let baseline = flat::Baseline::of(&to).explain(FailureKind::Environment, fault)?;
+        Ok(Copied { path, sidecar, baseline })
+    }
+
+    /// The tree, as an overlay would show it.
+    pub(crate) fn mount(&self) -> Result<Mounted> {
+        mount(&Overlay { lowers: &[], upper: Some(&self.path), work: None })
+    }
+
+    /// Puts what has changed into an empty upper directory.
+    pub(super) fn write_changes(&self, upper: &Path) -> Result<()> {
+        let (tree, upper) = (open_tree(&self.path, &self.sidecar)?, open_tree(upper, &self.sidecar)?);
+        flat::write_changes(&self.baseline, &tree, &upper)
+            .explain(FailureKind::Environment, || "could not find what a step has changed".to_owned())
+    }
+}
+
 /// Everything, owners, times and links included; the root folder's own data last.
-fn copy_tree(from: Root, to: &Root) -> Result<()> {
-    let fault = || "could not fold a deep stack of snapshots".to_owned();
+fn copy_tree(from: Root, to: &Root, options: &CopyOptions) -> Result<()> {
+    let fault = || "could not copy a root file system".to_owned();
     let tree = Tree::rootfs(from);
     let all = tree.select("/", &SelectOptions::default()).explain(FailureKind::Environment, fault)?;
-    copy(&tree, &[all], to, &RootfsPath::root(), true, &CopyOptions::default())
-        .explain(FailureKind::Environment, fault)?;
+    copy(&tree, &[all], to, &RootfsPath::root(), true, options).explain(FailureKind::Environment, fault)?;
     copy_root_folder(tree.root(), to)
 }

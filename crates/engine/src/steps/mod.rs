@@ -2,7 +2,7 @@
 //! parents, change the merged tree, and keep the upper directory.
 
 mod copy;
-mod folding;
+pub(crate) mod folding;
 mod mounts;
 mod run;
 mod ssh;
@@ -20,11 +20,12 @@ use std::time::Instant;
 
 use rbuild_dockerfile::CacheWishes;
 use rbuild_executor::{Mounted, Overlay};
-use rbuild_fs::{Journal, Root, RootfsPath, Sidecar, Timestamp};
+use rbuild_fs::{Journal, Root, RootfsPath, Timestamp};
 use rbuild_store::{
     CacheKey, CacheResult, KeyParts, Lineage, NewRecord, NewSnapshot, Parent, Snapshot, SnapshotInfo, Store,
 };
 
+use self::folding::Copied;
 use self::stacked::StackedSidecar;
 use crate::build::Builder;
 use crate::error::{AtSpan, BuildError, Explain, FailureKind, Result};
@@ -220,20 +221,27 @@ impl Builder<'_> {
         let store_fault = || "could not write to the store".to_owned();
         let (new, lowers) = begin(self.store, &parent)?;
         let (upper, scratch) = (new.upper(), new.work());
+        let copied = (!step.bare && !folding::overlays(self.store))
+            .then(|| Copied::of(&lowers, scratch.clone(), new.sidecar()))
+            .transpose()?;
         let workspace = if step.bare {
             Workspace { mounted: None, root: open_tree(&upper, &new.sidecar())?, number }
         } else {
-            let mounted = Overlay { lowers: &lowers, upper: Some(&upper), work: Some(&scratch) }
-                .mount()
-                .explain(FailureKind::Environment, || {
-                    "could not mount the step's root file system".to_owned()
-                })?;
+            let mounted = match &copied {
+                Some(copied) => copied.mount()?,
+                None => {
+                    folding::mount(&Overlay { lowers: &lowers, upper: Some(&upper), work: Some(&scratch) })?
+                }
+            };
             Workspace { root: mounted_root(&mounted)?, mounted: Some(mounted), number }
         };
         work(&workspace)?;
         drop(workspace);
         if self.cancel.is_cancelled() {
             return Err(BuildError::Cancelled);
+        }
+        if let Some(copied) = copied {
+            copied.write_changes(&upper)?;
         }
         if let (Some(epoch), true) = (self.request.epoch, self.request.rewrite_timestamp) {
             clamp_times(&new.upper(), epoch)?;
@@ -263,12 +271,7 @@ impl Builder<'_> {
 
     /// The tree of a finished state, read-only.
     pub(crate) fn mount_read_only(&self, rootfs: &Rootfs) -> Result<Mounted> {
-        let parent = self.parent(rootfs)?;
-        let lowers = folding::lowers(self.store, &parent)?;
-
-        Overlay { lowers: &lowers, upper: None, work: None }
-            .mount()
-            .explain(FailureKind::Environment, || "could not mount a root file system".to_owned())
+        folding::tree(self.store, &self.parent(rootfs)?)
     }
 }
 
@@ -297,10 +300,9 @@ pub(crate) fn mounted_root(mounted: &Mounted) -> Result<Root> {
 }
 
 /// The journal of its links, pipes and sockets.
-pub(crate) fn sidecar(mounted: &Mounted) -> Result<Option<Arc<dyn Sidecar>>> {
-    let sidecar = StackedSidecar::of(mounted)
-        .explain(FailureKind::Environment, || "could not read the owners of a tree".to_owned())?;
-    Ok(sidecar.map(|sidecar| sidecar as Arc<dyn Sidecar>))
+pub(crate) fn sidecar(mounted: &Mounted) -> Result<Option<Arc<StackedSidecar>>> {
+    StackedSidecar::of(mounted)
+        .explain(FailureKind::Environment, || "could not read the owners of a tree".to_owned())
 }
 
 /// Overlay shows the upper's own root folder as `/`: it takes mode, owner, time and attributes from the parent's.

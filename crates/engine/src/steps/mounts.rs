@@ -16,6 +16,7 @@ use rbuild_image::Digest;
 use rbuild_layer::copy::{CopyOptions, Unpack};
 use rbuild_store::{CacheMount, Sharing};
 
+use super::folding;
 use super::ssh::AgentRelay;
 use crate::build::{Builder, StageRun};
 use crate::error::{AtSpan, Explain, Failure, FailureKind, Result};
@@ -421,26 +422,29 @@ impl Builder<'_> {
         }
     }
 
-    /// A bind shows the tree itself where that never changes; of a folder of this machine, a copy of what the ignore file
-    /// lets through, so that writes are lost with it.
+    /// A bind shows the tree itself where that never changes. Of a folder of this machine it shows a copy of what the
+    /// ignore file lets through, so that writes are lost with it; and so where a writable bind can have no overlay.
     fn open_bind(&self, files: &Files, source: &str, read_only: bool) -> Result<MountKind> {
         let fault = || format!("could not mount `{source}`");
-        let Files::Rootfs(rootfs @ (Rootfs::Image(_) | Rootfs::Snapshot(_))) = files else {
-            let folder = self.made_folder()?;
-            let name = self.copy_out(files, source, folder.clone())?;
-            let source = Source::Path(name.map_or(folder.clone(), |name| folder.join(name)));
-            return Ok(MountKind::Bind { source, read_only });
+        let rootfs = match files {
+            Files::Rootfs(rootfs @ (Rootfs::Image(_) | Rootfs::Snapshot(_)))
+                if read_only || folding::overlays(self.store) =>
+            {
+                rootfs
+            }
+            _ => {
+                let folder = self.made_folder()?;
+                let name = self.copy_out(files, source, folder.clone())?;
+                let source = Source::Path(name.map_or(folder.clone(), |name| folder.join(name)));
+                return Ok(MountKind::Bind { source, read_only });
+            }
         };
         let path = super::mounted_root(&self.mount_read_only(rootfs)?)?
             .resolve(&RootfsPath::new(source), FinalSymlink::Follow)
             .explain(FailureKind::Build, fault)?
             .as_path()
             .to_owned();
-        let lowers = self
-            .store
-            .lowers(&self.parent(rootfs)?)
-            .explain(FailureKind::Environment, || "could not read the store".to_owned())?;
-        let source = Source::Tree { lowers, path };
+        let source = Source::Tree { lowers: folding::lowers(self.store, &self.parent(rootfs)?)?, path };
         if read_only {
             return Ok(MountKind::Bind { source, read_only });
         }

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use rbuild_dockerfile::{Network as RunNetwork, Program, Run, Security};
 use rbuild_executor::{
-    CapabilitySet, ExitReport, Mount, MountKind, Resource, Rlimit, SandboxSpec, Stream, signal_name,
+    CapabilitySet, ExitReport, Mount, MountKind, PlaceKind, Resource, Rlimit, SandboxSpec, Stream,
+    signal_name,
 };
 use rbuild_image::Platform;
 
@@ -79,6 +80,7 @@ impl Builder<'_> {
         let (environment, cwd) = (state.environment.clone(), state.working_dir().to_owned());
         let platform = state.config.platform();
         self.step(state, step, |workspace| {
+            self.place_for_run()?;
             let account = users::of(&workspace.root, &user)?;
             let mounted = workspace
                 .mounted
@@ -87,7 +89,10 @@ impl Builder<'_> {
             let mut spec = SandboxSpec::new(mounted, &argv);
             (spec.uid, spec.gid) = (account.uid, account.gid);
             spec.groups = with_primary(account.gid, account.groups);
-            spec.sidecar = super::sidecar(mounted)?;
+            if let Some(sidecar) = super::sidecar(mounted)? {
+                spec.journaled = sidecar.is_marked();
+                spec.sidecar = Some(sidecar);
+            }
             spec.cwd = PathBuf::from(&cwd);
             spec.network = match network {
                 Network::Host => rbuild_executor::Network::Host,
@@ -106,6 +111,19 @@ impl Builder<'_> {
             let (report, tail) = self.in_sandbox(&spec, workspace)?;
             self.outcome(report, &argv, workspace.number, &tail).map_err(|error| on_foreign(error, &platform))
         })
+    }
+
+    /// Refuses where nothing can be isolated.
+    fn place_for_run(&self) -> Result<()> {
+        if self.place.kind() != PlaceKind::None {
+            return Ok(());
+        }
+        let mut failure =
+            Failure::new(FailureKind::Environment, "RUN needs user namespaces, and there are none here");
+        if let Some(why) = self.place.shortfall() {
+            failure = Failure { help: why.remedy(), ..failure.caused_by(why.to_string()) };
+        }
+        Err(failure.into())
     }
 
     /// What the result of a RUN depends on (reference 1.18): not on proxies, secrets, or the host's certificates.

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rbuild_executor::{Mounted, single_id};
+use rbuild_executor::{Mounted, in_first_user_namespace};
 use rbuild_fs::{FileSidecar, Owner, PathError, RootfsPath, Sidecar};
 
 /// The sidecars of a stack, top first; what is kept now goes to the upper's.
@@ -16,16 +16,21 @@ pub(crate) struct StackedSidecar {
 }
 
 impl StackedSidecar {
-    /// The journal beside the directories of a mounted tree, unless it is empty and will stay so: only a place with one id
-    /// refuses owners often enough for its price, a look-up more for each link.
+    /// The journal beside the directories of a mounted tree, unless it is empty and will stay so.
     pub(crate) fn of(mounted: &Mounted) -> Result<Option<Arc<Self>>, PathError> {
         let directories = mounted.upper().into_iter().chain(mounted.lowers().iter().map(PathBuf::as_path));
         let layers = directories
             .map(|fs| Ok((fs.to_owned(), FileSidecar::open(fs.with_file_name("sidecar"))?)))
             .collect::<Result<Vec<_>, PathError>>()?;
         let has_upper = mounted.upper().is_some();
-        let is_needed = has_upper && single_id() || layers.iter().any(|(_, sidecar)| !sidecar.is_empty());
+        let is_needed =
+            has_upper && !in_first_user_namespace() || layers.iter().any(|(_, sidecar)| !sidecar.is_empty());
         Ok(is_needed.then(|| Arc::new(Self { layers, has_upper })))
+    }
+
+    /// Whether some file of the tree has an entry of its own.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.layers.iter().any(|(_, sidecar)| sidecar.is_marked())
     }
 }
 
@@ -47,6 +52,17 @@ impl Sidecar for StackedSidecar {
         let paths: BTreeSet<RootfsPath> =
             self.layers.iter().flat_map(|(_, sidecar)| sidecar.entries()).map(|(path, _)| path).collect();
         paths.into_iter().filter_map(|path| self.get(&path).map(|owner| (path, owner))).collect()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.layers.iter().all(|(_, sidecar)| sidecar.is_empty())
+    }
+
+    fn mark(&self) -> io::Result<()> {
+        match self.layers.first() {
+            Some((_, sidecar)) if self.has_upper => sidecar.mark(),
+            _ => Ok(()),
+        }
     }
 }
 

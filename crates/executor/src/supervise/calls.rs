@@ -158,7 +158,7 @@ impl Calls {
 }
 
 /// Whether a call is to be told to the supervisor, and then under which condition.
-pub(crate) fn supervised(name: &str, narrow: bool, watch_access: bool) -> Option<seccomp::Told> {
+pub(super) fn supervised(name: &str, narrow: bool, watch_access: bool) -> Option<seccomp::Told> {
     const CREATES: u32 = (libc::O_CREAT | libc::O_TMPFILE & !libc::O_DIRECTORY) as u32;
     decode(name, narrow)?;
     match name {

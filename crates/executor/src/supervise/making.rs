@@ -152,7 +152,7 @@ impl Supervisor {
         self.check(self.processes.credentials(caller.process), folder, MAY_ADD)
     }
 
-    fn umask(&self, caller: &Caller<'_>) -> Outcome<u32> {
+    pub(super) fn umask(&self, caller: &Caller<'_>) -> Outcome<u32> {
         Ok(self.processes.status(caller.call.thread).map_err(|_| Refusal::Continue)?.umask)
     }
 }
@@ -162,12 +162,12 @@ fn made(new: &NewName) -> Result<OwnedFd, Errno> {
     openat(folder, &new.name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
-fn is_device(mode: u32) -> bool {
+pub(super) fn is_device(mode: u32) -> bool {
     matches!(mode & libc::S_IFMT, libc::S_IFCHR | libc::S_IFBLK)
 }
 
 /// The kernel's own packing of device numbers in `mknod`'s argument.
-fn device_kind(mode: u32, device: u64) -> FileKind {
+pub(super) fn device_kind(mode: u32, device: u64) -> FileKind {
     let device = device as u32;
     let (major, minor) = ((device & 0xf_ff00) >> 8, device & 0xff | (device >> 12) & 0xf_ff00);
     match mode & libc::S_IFMT {

@@ -101,6 +101,8 @@ struct Kept {
 pub(crate) struct Owners {
     /// By device and inode.
     memory: HashMap<(u64, u64), Kept>,
+    /// Some file was given an entry.
+    pub(crate) written: bool,
 }
 
 impl Owners {
@@ -152,6 +154,11 @@ impl Owners {
         self.keep(fd, owner, mode, seen)
     }
 
+    /// Forgets what the journal says of a file: the inode is right from now on.
+    pub(super) fn forget(&mut self, fd: BorrowedFd<'_>, seen: &Seen) -> Result<(), Errno> {
+        self.write(fd, seen, None)
+    }
+
     /// Gives a file a mode. One that the journal says nothing of is better left to the kernel.
     pub(super) fn chmod(&mut self, fd: BorrowedFd<'_>, seen: &Seen, mode: u32) -> Result<(), Errno> {
         // The kernel says whether it may be.
@@ -188,6 +195,7 @@ impl Owners {
     }
 
     fn write(&mut self, fd: BorrowedFd<'_>, seen: &Seen, entry: Option<Entry>) -> Result<(), Errno> {
+        self.written |= entry.is_some();
         if matches!(seen.kind(), libc::S_IFREG | libc::S_IFDIR) {
             let written = match &entry {
                 Some(entry) => {

@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use crate::supervise::credentials::Credentials;
-use crate::sys;
+use crate::{CapabilitySet, sys};
 
 /// After so many new threads those that have ended are forgotten.
 const SWEEP: usize = 512;
@@ -39,12 +39,14 @@ pub(super) struct Processes {
 }
 
 /// What `/proc/<id>/status` says.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Status {
     process: u32,
     parent: u32,
     pub(super) umask: u32,
     pub(super) no_new_privileges: bool,
+    /// The effective ones.
+    pub(super) capabilities: CapabilitySet,
 }
 
 impl Processes {
@@ -157,12 +159,21 @@ impl Processes {
 }
 
 fn parse_status(text: &str) -> Status {
-    let mut status = Status { umask: 0o022, ..Status::default() };
+    let mut status = Status {
+        process: 0,
+        parent: 0,
+        umask: 0o022,
+        no_new_privileges: false,
+        capabilities: CapabilitySet::from_bits(0),
+    };
     for (key, value) in text.lines().filter_map(|line| line.split_once(":\t")) {
         match key {
             "Umask" => status.umask = u32::from_str_radix(value, 8).unwrap_or(status.umask),
             "Tgid" => status.process = value.parse().unwrap_or(0),
             "PPid" => status.parent = value.parse().unwrap_or(0),
+            "CapEff" => {
+                status.capabilities = CapabilitySet::from_bits(u64::from_str_radix(value, 16).unwrap_or(0));
+            }
             "NoNewPrivs" => status.no_new_privileges = value != "0",
             _ => {}
         }

@@ -31,6 +31,9 @@ pub(crate) fn write_sidecar(
     owners: &Owners,
     sidecar: &dyn Sidecar,
 ) -> Result<(), SandboxError> {
+    if owners.written {
+        sidecar.mark().map_err(|e| SandboxError::path("note an owner below", upper, e))?;
+    }
     if owners.is_empty() {
         return Ok(());
     }

@@ -107,7 +107,7 @@ impl Drop for Victim {
 /// The process that the test kills: runs a sandbox that never ends.
 pub(crate) fn victim() -> ExitCode {
     use std::io::Write;
-    crate::fixture::remember(enter().expect("enter"));
+    crate::fixture::remember(enter(rbuild_executor::Isolation::Auto).expect("enter"));
     let word = std::env::var("EXECUTOR_TEST_WORD").expect("a word");
     let sandbox = Box::new();
     let line = format!("echo up; sleep {word} & sleep {word}");

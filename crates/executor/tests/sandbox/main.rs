@@ -17,7 +17,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use libtest_mimic::{Arguments, Trial};
-use rbuild_executor::{PlaceKind, enter};
+use rbuild_executor::{Isolation, PlaceKind, enter};
 
 /// Set for the processes that the harness starts.
 const ROLE: &str = "EXECUTOR_TEST_ROLE";
@@ -52,7 +52,7 @@ fn run_as(command: Option<Command>, who: &str) -> bool {
 
 fn here() -> ExitCode {
     let arguments = Arguments::from_args();
-    let place = enter().expect("enter");
+    let place = enter(Isolation::Auto).expect("enter");
     eprintln!(
         "\nplace: {:?}, ids {}, {:?}",
         place.kind(),

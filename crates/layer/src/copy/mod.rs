@@ -55,6 +55,8 @@ pub struct CopyOptions {
     pub created: Option<Timestamp>,
     /// `--parents`: the destination is made also if nothing matched.
     pub parents: bool,
+    /// Names of one file become files of their own, as overlayfs makes them when one is written to.
+    pub split_links: bool,
 }
 
 impl CopyOptions {
@@ -211,7 +213,11 @@ impl Copier<'_> {
         let (directories, files): (Vec<_>, Vec<_>) = jobs.partition(|job| job.meta.is_dir());
         let transfer = self.transfer();
         directories.iter().try_for_each(|job| transfer.make_directory(job))?;
-        let (files, links) = transfer::split_hard_links(files);
+        let (files, links) = if self.options.split_links {
+            (files, Vec::new())
+        } else {
+            transfer::apart_from_hard_links(files)
+        };
         let lost: u64 = files
             .par_iter()
             .with_min_len(transfer::FILES_AT_ONCE)

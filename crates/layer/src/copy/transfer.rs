@@ -31,7 +31,7 @@ impl Job<'_> {
 
 /// Sets apart the further names of files, with where the first name goes. Hard links are kept within one copied
 /// directory, as the reference builder keeps them.
-pub(super) fn split_hard_links(jobs: Vec<Job<'_>>) -> (Vec<Job<'_>>, Vec<(RootfsPath, Job<'_>)>) {
+pub(super) fn apart_from_hard_links(jobs: Vec<Job<'_>>) -> (Vec<Job<'_>>, Vec<(RootfsPath, Job<'_>)>) {
     let mut first_names: HashMap<(u64, u64), RootfsPath> = HashMap::new();
     let (mut files, mut links) = (Vec::with_capacity(jobs.len()), Vec::new());
     for job in jobs {
