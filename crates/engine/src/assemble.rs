@@ -8,6 +8,8 @@ use crate::error::{Explain, FailureKind, Result};
 use crate::image::{Image, ImageLayer};
 use crate::images::diff_id_of;
 use crate::packing::layer_of;
+use crate::request::CacheTarget;
+use crate::shared_cache::add_inline;
 use crate::state::StageState;
 
 /// Memo kind: when an image was first built, by its config without times. An image that is built again is the same image.
@@ -31,6 +33,10 @@ pub(crate) fn assemble(builder: &Builder<'_>, mut state: StageState) -> Result<I
         })
         .collect::<Result<_>>()?;
     set_times(builder, &mut state)?;
+    let to = &builder.request.cache.to;
+    if to.iter().any(|export| matches!(export.to, CacheTarget::Inline)) {
+        add_inline(&mut state.config, &state.made);
+    }
     let config_bytes = state.config.to_bytes();
     Ok(Image { config: state.config, config_bytes, layers: state.layers })
 }

@@ -25,12 +25,14 @@ use crate::packing::Packing;
 use crate::platforms::Variant;
 use crate::request::{BuildRequest, Context, NamedContext};
 use crate::schedule::{Stages, run_stages};
+use crate::shared_cache::SharedCache;
 use crate::state::{Rootfs, StageState};
 use crate::steps::{Done, Step};
 
 /// What the builds for all platforms share.
-#[derive(Default)]
-pub(crate) struct Shared {
+pub(crate) struct Shared<'a> {
+    /// Results of other machines, and ours for them.
+    pub(crate) cache: SharedCache<'a>,
     steps: Steps,
     done: Done,
     /// Folders that were opened, by path.
@@ -39,6 +41,19 @@ pub(crate) struct Shared {
     pub(crate) told: AtomicBool,
     /// Contexts that were fetched or unpacked, by name; the build context has none.
     fetched: Mutex<BTreeMap<String, Files>>,
+}
+
+impl<'a> Shared<'a> {
+    pub(crate) fn new(cache: SharedCache<'a>) -> Self {
+        Shared {
+            cache,
+            steps: Steps::default(),
+            done: Done::default(),
+            folders: Mutex::default(),
+            told: AtomicBool::new(false),
+            fetched: Mutex::default(),
+        }
+    }
 }
 
 /// Everything that the stages of one build share.
@@ -57,7 +72,7 @@ pub(crate) struct Builder<'a> {
     pub(crate) done: &'a Done,
     /// Names the folder of this build's logs.
     pub(crate) name: String,
-    pub(crate) shared: &'a Shared,
+    pub(crate) shared: &'a Shared<'a>,
     /// Stages whose layers become part of the image: the target and what it is built from.
     kept: BTreeSet<usize>,
 }
@@ -83,14 +98,14 @@ impl<'a> Builder<'a> {
         dockerfile: &'a Dockerfile,
         tools: Tools<'a>,
         events: &'a dyn EventSink,
-        shared: &'a Shared,
+        shared: &'a Shared<'a>,
     ) -> Vec<Self> {
         let mut builders: Vec<Self> = Vec::new();
         for variant in variants {
             let images = Images::new(&variant.request, tools, events, &shared.steps);
             let images = match builders.first() {
                 Some(first) => images.sharing(&first.images),
-                None => images,
+                None => images.trusting(&shared.cache.distant),
             };
             builders.push(Builder::new(variant, dockerfile, images, tools, shared));
         }
@@ -102,7 +117,7 @@ impl<'a> Builder<'a> {
         dockerfile: &'a Dockerfile,
         images: Images<'a>,
         tools: Tools<'a>,
-        shared: &'a Shared,
+        shared: &'a Shared<'a>,
     ) -> Self {
         let mut kept = BTreeSet::from([plan.target.0]);
         let mut stage = plan.target;
@@ -121,7 +136,7 @@ impl<'a> Builder<'a> {
             images,
             cancel: tools.cancel,
             place: tools.place,
-            packing: Packing::new(request.outputs.iter().find_map(crate::Output::compression)),
+            packing: Packing::new(request.compression()),
             done: &shared.done,
             name: format!("{}-{}", rbuild_fs::Timestamp::now().seconds, std::process::id()),
             shared,
@@ -136,6 +151,7 @@ impl<'a> Builder<'a> {
         self.packing.settle();
         self.save_stat_caches();
         let finished = finished?;
+        finished.values().for_each(|state| self.shared.cache.note_stage(state));
         let target = finished.get(&self.plan.target.0);
         target.map(|state| StageState::clone(state)).ok_or(BuildError::Cancelled)
     }

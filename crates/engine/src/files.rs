@@ -99,17 +99,34 @@ impl Builder<'_> {
         let Some((identity, about)) = identity(files) else {
             return self.digest_and_note(files, source, options);
         };
-        let key = format!("{identity} {source:?} {options:?}");
+        let selection = format!("{source:?} {options:?}");
+        let key = format!("{identity} {selection}");
         let fault = || "could not read the build cache".to_owned();
         if let Some(known) =
             self.store.memo::<Digest>(CONTENT, &key).explain(FailureKind::Environment, fault)?
         {
+            self.note_content(files, &selection, &known);
             return Ok(known);
         }
-        let digest = self.digest_and_note(files, source, options)?;
+        // Another machine may know it: then the tree need not be brought here to be read.
+        let known = match files {
+            Files::Rootfs(Rootfs::Layers(stack)) => self.shared.cache.content(stack.key(), &selection),
+            _ => None,
+        };
+        let digest = match known {
+            Some(known) => known,
+            None => self.digest_and_note(files, source, options)?,
+        };
+        self.note_content(files, &selection, &digest);
         let links = MemoLinks { keeps: Vec::new(), about };
         self.store.put_memo(CONTENT, &key, &digest, &links).explain(FailureKind::Environment, fault)?;
         Ok(digest)
+    }
+
+    fn note_content(&self, files: &Files, selection: &str, digest: &Digest) {
+        if let Files::Rootfs(rootfs) = files {
+            self.shared.cache.note_content(rootfs, selection, digest);
+        }
     }
 
     /// Digests what `source` selects, and notes which files that were: a later miss can then say which one changed.
@@ -168,7 +185,7 @@ fn identity(files: &Files) -> Option<(String, Vec<Resource>)> {
         Files::Rootfs(Rootfs::Snapshot(id)) => {
             Some((format!("snapshot {id}"), vec![Resource::Snapshot(*id)]))
         }
-        Files::Rootfs(Rootfs::Image(image)) => Some((format!("image {}", image.rootfs_key()), Vec::new())),
+        Files::Rootfs(Rootfs::Layers(stack)) => Some((format!("image {}", stack.key()), Vec::new())),
         Files::Rootfs(Rootfs::Empty) | Files::Folder(_) | Files::Made(_) => None,
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rbuild_image::{
     ChainId, Descriptor, DiffId, Digest, ImageConfig, Manifest, MediaType, Reference, chain_id,
 };
-use rbuild_store::{SnapshotId, Store};
+use rbuild_store::{SnapshotId, Store, chain_on};
 
 use crate::error::{Explain, Failure, FailureKind, Result};
 use crate::state::Rootfs;
@@ -25,6 +25,50 @@ pub(crate) struct Image {
     /// The same as stored; their digest is the image ID.
     pub(crate) config_bytes: Vec<u8>,
     pub(crate) layers: Vec<ImageLayer>,
+}
+
+/// Layers from the bottom up of which every diff ID is known; their files may be elsewhere still.
+#[derive(Debug)]
+pub(crate) struct LayerStack {
+    pub(crate) layers: Vec<ImageLayer>,
+    /// The name of each layer's tree: the chain of diff IDs up to it, because folders that a layer only implies take
+    /// their owner and mode from the layers below.
+    pub(crate) chain: Vec<ChainId>,
+    /// What it is called in progress lines.
+    pub(crate) label: String,
+}
+
+impl LayerStack {
+    /// A stack of layers with their diff IDs.
+    pub(crate) fn new<'d>(
+        layers: Vec<ImageLayer>,
+        diff_ids: impl IntoIterator<Item = &'d DiffId>,
+        label: String,
+    ) -> Self {
+        let mut chain: Vec<ChainId> = Vec::with_capacity(layers.len());
+        for diff_id in diff_ids {
+            let next = chain_on(chain_text(&chain), diff_id);
+            chain.push(next);
+        }
+        LayerStack { layers, chain, label }
+    }
+
+    /// The same with one layer more.
+    pub(crate) fn with(&self, layer: ImageLayer, diff_id: &DiffId) -> Self {
+        let mut chain = self.chain.clone();
+        chain.push(chain_on(chain_text(&chain), diff_id));
+        LayerStack { layers: [self.layers.as_slice(), &[layer]].concat(), chain, label: self.label.clone() }
+    }
+
+    /// Identifies the root file system for cache keys: its layers' content, whatever the image is called.
+    pub(crate) fn key(&self) -> &str {
+        chain_text(&self.chain)
+    }
+}
+
+/// The chain ID on top, `scratch` where there is none.
+fn chain_text(chain: &[ChainId]) -> &str {
+    chain.last().map_or("scratch", |chain| chain.0.as_str())
 }
 
 /// One layer of an image.
@@ -84,12 +128,17 @@ impl Image {
     }
 
     /// The root file system of a container of the image.
-    pub(crate) fn rootfs(self: &Arc<Self>) -> Rootfs {
+    pub(crate) fn rootfs(&self) -> Rootfs {
         match self.layers.last() {
             None => Rootfs::Empty,
             Some(ImageLayer::Snapshot(id)) => Rootfs::Snapshot(*id),
-            Some(ImageLayer::Blob { .. }) => Rootfs::Image(self.clone()),
+            Some(ImageLayer::Blob { .. }) => Rootfs::Layers(Arc::new(self.stack())),
         }
+    }
+
+    /// Its layers as something to unpack.
+    pub(crate) fn stack(&self) -> LayerStack {
+        LayerStack::new(self.layers.clone(), &self.config.rootfs.diff_ids, self.label())
     }
 
     /// Identifies the root file system for cache keys: its layers' content, whatever the image is called.

@@ -11,18 +11,22 @@ use rbuild_executor::Cancel;
 use rbuild_fs::{FileSidecar, Journal, Root};
 use rbuild_image::layout::LayoutReader;
 use rbuild_image::{ChainId, Descriptor, DiffId, Digest, Manifest, MediaType, Platform, Reference};
-use rbuild_layer::{AppliedLayer, LayerError, apply_layer, decompress_sniffed, settle_layer};
+use rbuild_layer::{
+    AppliedLayer, LayerError, WriteOptions, apply_layer, decompress_sniffed, settle_layer, write_layer,
+};
 use rbuild_registry::{BlobSink, Client, ErrorKind};
 use rbuild_store::{
-    Blob, LayerInfo, LayerSlot, MemoLinks, NewLayer, Parent, PartialBlob, PartialSlot, Resource, Store,
+    Blob, LayerInfo, LayerSlot, MemoLinks, NewLayer, Parent, PartialBlob, PartialSlot, Resource, SnapshotId,
+    Store,
 };
 
 use crate::Tools;
 use crate::cancel::Cancellable;
 use crate::error::{BuildError, Explain, Failure, FailureKind, Result};
 use crate::event::{Event, EventSink, StepNumber, Steps};
-use crate::image::{Image, ImageLayer, Origin};
+use crate::image::{Image, ImageLayer, LayerStack, Origin};
 use crate::request::{BuildRequest, NamedContext};
+use crate::shared_cache::DistantBlobs;
 use crate::state::Rootfs;
 use crate::stored::built_for;
 
@@ -50,6 +54,8 @@ pub(crate) struct Images<'a> {
     several: bool,
     found: Arc<Mutex<BTreeMap<(String, String), Found>>>,
     unpacking: Arc<Mutex<BTreeMap<ChainId, Arc<Mutex<bool>>>>>,
+    /// What became of layers that a shared cache named.
+    pub(crate) distant: Arc<DistantBlobs>,
 }
 
 impl<'a> Images<'a> {
@@ -67,7 +73,17 @@ impl<'a> Images<'a> {
 
     /// The same with what another one, for another platform, has found and will find.
     pub(crate) fn sharing(self, other: &Images<'_>) -> Self {
-        Images { found: other.found.clone(), unpacking: other.unpacking.clone(), ..self }
+        Images {
+            found: other.found.clone(),
+            unpacking: other.unpacking.clone(),
+            distant: other.distant.clone(),
+            ..self
+        }
+    }
+
+    /// The same; what becomes of the layers that shared caches have named is told there.
+    pub(crate) fn trusting(self, distant: &Arc<DistantBlobs>) -> Self {
+        Images { distant: distant.clone(), ..self }
     }
 
     /// For commands that bring images here or away without building.
@@ -90,6 +106,7 @@ impl<'a> Images<'a> {
             several: false,
             found,
             unpacking,
+            distant: Arc::default(),
         }
     }
 
@@ -277,16 +294,16 @@ impl<'a> Images<'a> {
         match rootfs {
             Rootfs::Empty => Ok(Parent::None),
             Rootfs::Snapshot(id) => Ok(Parent::Snapshot(*id)),
-            Rootfs::Image(image) => {
-                self.unpack(image)?;
-                Ok(Parent::Layers(image.chain()))
+            Rootfs::Layers(stack) => {
+                self.unpack(stack)?;
+                Ok(Parent::Layers(stack.chain.clone()))
             }
         }
     }
 
-    /// Fetches and unpacks what is missing of the image's layers, several at a time.
-    pub(crate) fn unpack(&self, image: &Image) -> Result<()> {
-        let chain = image.chain();
+    /// Fetches and unpacks what is missing of the layers, several at a time.
+    pub(crate) fn unpack(&self, stack: &LayerStack) -> Result<()> {
+        let chain = &stack.chain;
         let Some(top) = chain.last() else { return Ok(()) };
         let slot = self
             .unpacking
@@ -301,14 +318,14 @@ impl<'a> Images<'a> {
         }
         let fault = || "could not read the store".to_owned();
         let mut missing = false;
-        for id in &chain {
+        for id in chain {
             missing |= self.store.layer(id).explain(FailureKind::Environment, fault)?.is_none();
         }
         if missing {
             let number =
-                self.steps.announce(self.events, &format!("[internal] fetch and unpack {}", image.label()));
+                self.steps.announce(self.events, &format!("[internal] fetch and unpack {}", stack.label));
             let started = Instant::now();
-            match self.unpack_missing(image, &chain, number) {
+            match self.unpack_missing(stack, number) {
                 Ok(()) => self.events.event(Event::Done { step: number, took: started.elapsed() }),
                 Err(error) => {
                     let message = error.to_string();
@@ -326,14 +343,14 @@ impl<'a> Images<'a> {
 
     /// The right to make each missing layer is taken from the bottom up before any is made. Builds that want the same
     /// layers then wait for each other along the chain; in any other order, two could each hold what the other waits for.
-    fn unpack_missing(&self, image: &Image, chain: &[ChainId], number: StepNumber) -> Result<()> {
+    fn unpack_missing(&self, stack: &LayerStack, number: StepNumber) -> Result<()> {
+        let chain = &stack.chain;
         let fault = || "could not begin an unpacked layer".to_owned();
         let mut missing = Vec::new();
-        for (height, (id, layer)) in chain.iter().zip(&image.layers).enumerate() {
-            let ImageLayer::Blob { diff_id, descriptor, origin } = layer else { continue };
+        for (height, (id, layer)) in chain.iter().zip(&stack.layers).enumerate() {
             match self.store.begin_layer(id).explain(FailureKind::Environment, fault)? {
                 LayerSlot::Ready(_) => {}
-                LayerSlot::New(new) => missing.push(Missing { height, new, diff_id, descriptor, origin }),
+                LayerSlot::New(new) => missing.push(Missing { height, new, layer }),
             }
         }
         let workers = SIDE_BY_SIDE.min(missing.len());
@@ -360,7 +377,23 @@ impl<'a> Images<'a> {
     }
 
     fn apply(&self, missing: Missing<'_>, number: StepNumber) -> Result<Unsettled> {
-        let Missing { new, diff_id, descriptor, origin, .. } = missing;
+        let Missing { new, layer, .. } = missing;
+        match layer {
+            ImageLayer::Blob { diff_id, descriptor, origin } => self
+                .apply_blob(new, diff_id, descriptor, origin, number)
+                .inspect_err(|error| self.distant.failed(&descriptor.digest, error)),
+            ImageLayer::Snapshot(id) => self.apply_snapshot(new, id),
+        }
+    }
+
+    fn apply_blob(
+        &self,
+        new: NewLayer,
+        diff_id: &DiffId,
+        descriptor: &Descriptor,
+        origin: &Origin,
+        number: StepNumber,
+    ) -> Result<Unsettled> {
         let fault = || format!("could not unpack the layer {}", descriptor.digest);
         let blob = self.blob(descriptor, origin, number)?;
         let file = Cancellable(blob.open().explain(FailureKind::Environment, fault)?, self.cancel);
@@ -380,12 +413,44 @@ impl<'a> Images<'a> {
         Ok(Unsettled { new, root, applied })
     }
 
+    /// A snapshot under layers of a shared cache becomes a layer as they are: its tar is written and read at once.
+    fn apply_snapshot(&self, new: NewLayer, id: &SnapshotId) -> Result<Unsettled> {
+        let fault = || format!("could not make a layer of the snapshot {id}");
+        let snapshot =
+            self.store.snapshot(id).explain(FailureKind::Environment, fault)?.ok_or_else(|| {
+                Failure::new(FailureKind::Environment, format!("snapshot {id} is gone from the store"))
+            })?;
+        let from = open_tree(&snapshot.fs(), &snapshot.sidecar())?;
+        let root = open_tree(&new.fs(), &new.sidecar())?;
+        let (mut reader, writer) = io::pipe().explain(FailureKind::Environment, fault)?;
+        let applied = std::thread::scope(|scope| {
+            let written = scope.spawn(move || {
+                let mut buffered = io::BufWriter::with_capacity(256 << 10, writer);
+                write_layer(&from, &WriteOptions::default(), &mut buffered)?;
+                buffered.flush().map_err(LayerError::Write)
+            });
+            let applied = apply_layer(&mut Cancellable(&mut reader, self.cancel), &root);
+            // A writer whose reader failed has only the pipe to complain of.
+            drop(reader);
+            match written.join() {
+                Ok(written) => applied.and_then(|applied| written.map(|()| applied)),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        });
+        Ok(Unsettled { new, root, applied: applied.explain(FailureKind::Environment, fault)? })
+    }
+
     fn is_cancelled(&self) -> bool {
         self.cancel.is_some_and(Cancel::is_cancelled)
     }
 
-    /// The blob of a base image, fetched where the store does not have it.
+    /// The blob of a base image or a shared cache, fetched where the store does not have it.
     pub(crate) fn blob(&self, descriptor: &Descriptor, origin: &Origin, number: StepNumber) -> Result<Blob> {
+        let fetched = self.fetch_blob(descriptor, origin, number);
+        fetched.inspect_err(|error| self.distant.failed(&descriptor.digest, error))
+    }
+
+    fn fetch_blob(&self, descriptor: &Descriptor, origin: &Origin, number: StepNumber) -> Result<Blob> {
         let fault = || format!("could not store the blob {}", descriptor.digest);
         let partial =
             match self.store.partial_blob(&descriptor.digest).explain(FailureKind::Environment, fault)? {
@@ -435,9 +500,7 @@ impl<'a> Images<'a> {
 struct Missing<'a> {
     height: usize,
     new: NewLayer,
-    diff_id: &'a DiffId,
-    descriptor: &'a Descriptor,
-    origin: &'a Origin,
+    layer: &'a ImageLayer,
 }
 
 /// A layer whose entries are all there, before it is complete.
@@ -566,7 +629,7 @@ impl Image {
     }
 
     /// A short name for progress lines.
-    fn label(&self) -> String {
+    pub(crate) fn label(&self) -> String {
         self.layers
             .iter()
             .find_map(|layer| match layer {

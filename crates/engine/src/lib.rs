@@ -23,6 +23,7 @@ pub mod relay;
 mod remote;
 mod request;
 mod schedule;
+mod shared_cache;
 mod state;
 mod steps;
 pub mod stored;
@@ -37,6 +38,8 @@ use rbuild_image::{Digest, Platform};
 use rbuild_registry::Client;
 use rbuild_store::Store;
 
+use crate::shared_cache::SharedCache;
+
 pub use contexts::{FetchedContext, LONE_FILE, read_in_context};
 pub use error::{BuildError, Failure, FailureKind, Result};
 pub use event::{Event, EventSink, Silent, StepNumber, Stream};
@@ -44,8 +47,8 @@ pub use output::Written;
 pub use relay::Location;
 pub use remote::Fetcher;
 pub use request::{
-    BuildRequest, CacheUse, CompressionChoice, Context, Destination, NamedContext, Network, Output,
-    RunOptions, Secret, SecretSource,
+    BuildRequest, CacheExport, CachePlace, CacheTarget, CacheUse, CompressionChoice, Context, Destination,
+    NamedContext, Network, Output, RunOptions, Secret, SecretSource,
 };
 pub use throwaway::{ContainerImage, ThrowAway};
 
@@ -78,11 +81,26 @@ pub struct BuiltImage {
 /// # Errors
 /// The first thing that went wrong, with its place in the Dockerfile. Nothing half-made stays.
 pub fn build(request: &BuildRequest, tools: Tools<'_>, events: &dyn EventSink) -> Result<BuiltImage> {
+    let shared = build::Shared::new(SharedCache::new(request, tools, events));
+    let result = attempt(request, tools, events, &shared);
+    let (Err(_), Some(why)) = (&result, shared.cache.distant.failure()) else { return result };
+    // What it did is in the store; what it took on trust is not taken again.
+    let text = format!("{why}; building again without the shared cache");
+    events.event(Event::Warning { text: &text });
+    tools.cancel.reset();
+    attempt(request, tools, events, &build::Shared::new(shared.cache.again()))
+}
+
+fn attempt<'a>(
+    request: &'a BuildRequest,
+    tools: Tools<'a>,
+    events: &'a dyn EventSink,
+    shared: &build::Shared<'a>,
+) -> Result<BuiltImage> {
     let dockerfile = read(request)?;
     platforms::refuse_lists(request)?;
     let variants = platforms::variants(&dockerfile, request)?;
-    let shared = build::Shared::default();
-    let builders = build::Builder::for_each(&variants, &dockerfile, tools, events, &shared);
+    let builders = build::Builder::for_each(&variants, &dockerfile, tools, events, shared);
     // Platforms differ little in what there is to say: it is said of the first.
     let first = &builders[0];
     let warnings = checks::unused_build_args(&dockerfile, &variants[0].plan, first.request, &first.images);
@@ -96,6 +114,7 @@ pub fn build(request: &BuildRequest, tools: Tools<'_>, events: &dyn EventSink) -
         .map(|builder| assemble::assemble(builder, builder.run()?))
         .collect::<Result<Vec<_>>>()?;
     let (id, written) = output::write_all(first, &images)?;
+    shared.cache.export(&first.images);
     tools.store.finish_build().map_err(|error| {
         Failure::new(FailureKind::Environment, "could not make the build durable").caused_by(error)
     })?;

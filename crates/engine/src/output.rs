@@ -27,7 +27,6 @@ use crate::images::{Images, registry_failure};
 use crate::packing::{compressed, recompressed};
 use crate::platforms::folder_name;
 use crate::request::{CompressionChoice, Destination, Output};
-use crate::state::Rootfs;
 use crate::stored::{forget_built, keep_list};
 
 /// One thing that was written.
@@ -56,6 +55,7 @@ pub(crate) fn write_all(builder: &Builder<'_>, images: &[Image]) -> Result<(Dige
                 other => exporter.write(images, other)?,
             });
         }
+        builder.bring_what_has_no_name(images, number)?;
         let kept = match images {
             [image] => keep(builder.store, image, &builder.request.tags)?,
             images => keep_list(builder.store, images, &builder.request.tags)?,
@@ -380,9 +380,7 @@ impl Exporter<'_> {
         served: &[Reference],
     ) -> Result<()> {
         let client = self.images.client;
-        let events = self.images.events;
-        events.event(Event::Note { step: self.number, text: &format!("pushing {name}") });
-        let failed = |error| push_failure(name, error);
+        self.images.events.event(Event::Note { step: self.number, text: &format!("pushing {name}") });
         let first = Mutex::new(BTreeSet::new());
         packed.sources.par_iter().try_for_each(|layer| {
             // The same layer twice in an image is sent once.
@@ -393,34 +391,53 @@ impl Exporter<'_> {
             {
                 return Ok(());
             }
-            let item = layer.descriptor.digest.short();
-            let total = layer.descriptor.size;
-            let progress =
-                |current| events.event(Event::Progress { step: self.number, item, current, total });
-            let origin = layer.origin.as_deref().cloned();
-            let mounts: Vec<Reference> = served.iter().cloned().chain(origin).collect();
-            let open = || -> io::Result<Box<dyn Read + Send>> {
-                match &layer.blob {
-                    PackedBlob::Here(blob) => Ok(Box::new(File::open(&blob.path)?)),
-                    PackedBlob::Remote(origin) => {
-                        let blob = self
-                            .images
-                            .blob(&layer.descriptor, origin, self.number)
-                            .map_err(|e| io::Error::other(e.to_string()))?;
-                        Ok(Box::new(File::open(&blob.path)?))
-                    }
-                }
-            };
-            client.push_blob(name, &layer.descriptor, &open, &mounts, &progress).map(drop).map_err(failed)
+            self.send_layer(layer, name, served)
         })?;
         let config = image.config_bytes.clone();
         let open = || -> io::Result<Box<dyn Read + Send>> { Ok(Box::new(io::Cursor::new(config.clone()))) };
-        client.push_blob(name, &packed.manifest.config, &open, &[], &|_| {}).map_err(failed)?;
+        client
+            .push_blob(name, &packed.manifest.config, &open, &[], &|_| {})
+            .map_err(|error| push_failure(name, error))?;
         Ok(())
+    }
+
+    /// A layer for the repository of `name`: what `served` or its own origin has is taken over from there by the registry.
+    pub(crate) fn send_layer(
+        &self,
+        layer: &PackedLayer,
+        name: &Reference,
+        served: &[Reference],
+    ) -> Result<()> {
+        let (item, total) = (layer.descriptor.digest.short(), layer.descriptor.size);
+        let progress = |current| {
+            self.images.events.event(Event::Progress { step: self.number, item, current, total });
+        };
+        let mounts: Vec<Reference> = served.iter().cloned().chain(layer.origin.as_deref().cloned()).collect();
+        self.images
+            .client
+            .push_blob(name, &layer.descriptor, &|| self.open_layer(layer), &mounts, &progress)
+            .map(drop)
+            .map_err(|error| push_failure(name, error))
+    }
+
+    /// The bytes of a layer, brought here where they are not.
+    pub(crate) fn open_layer(&self, layer: &PackedLayer) -> io::Result<Box<dyn Read + Send>> {
+        match &layer.blob {
+            PackedBlob::Here(blob) => Ok(Box::new(File::open(&blob.path)?)),
+            PackedBlob::Remote(origin) => {
+                let blob = self.images.blob(&layer.descriptor, origin, self.number);
+                Ok(Box::new(File::open(&blob.map_err(|error| io::Error::other(error.to_string()))?.path)?))
+            }
+        }
     }
 }
 
 impl PackedLayer {
+    /// What the manifest says of it.
+    pub(crate) fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
     fn of(media_type: MediaType, blob: Blob) -> PackedLayer {
         PackedLayer {
             descriptor: Descriptor::new(media_type, blob.digest.clone(), blob.size),
@@ -473,6 +490,17 @@ impl Packed {
 }
 
 impl Builder<'_> {
+    /// Layers of a folder are taken into the store where a name keeps the image: nothing would tell later where they were.
+    fn bring_what_has_no_name(&self, images: &[Image], number: StepNumber) -> Result<()> {
+        let layers = images.iter().flat_map(|image| &image.layers).filter(|_| !self.request.tags.is_empty());
+        for layer in layers {
+            if let ImageLayer::Blob { descriptor, origin: origin @ Origin::Layout(_), .. } = layer {
+                self.images.blob(descriptor, origin, number)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The files of the one image, or of each in a folder of its platform.
     fn write_local(&self, images: &[Image], path: &Path) -> Result<Written> {
         let fault = || format!("could not write the files to `{}`", path.display());
@@ -505,13 +533,7 @@ impl Builder<'_> {
     }
 
     fn final_tree(&self, image: &Image) -> Result<std::sync::Arc<rbuild_context::Tree>> {
-        let copy = Image {
-            config: image.config.clone(),
-            config_bytes: image.config_bytes.clone(),
-            layers: image.layers.clone(),
-        };
-        let rootfs: Rootfs = std::sync::Arc::new(copy).rootfs();
-        match self.open(&crate::files::Files::Rootfs(rootfs))? {
+        match self.open(&crate::files::Files::Rootfs(image.rootfs()))? {
             crate::files::OpenFiles::Rootfs(tree) => Ok(tree),
             crate::files::OpenFiles::Folder(_) => {
                 Err(Failure::new(FailureKind::Environment, "the image has no files").into())

@@ -58,6 +58,13 @@ pub struct BuildRequest {
 }
 
 impl BuildRequest {
+    /// The form in which new layers leave, by an output or else to a shared cache; nothing where they stay here.
+    pub(crate) fn compression(&self) -> Option<Compression> {
+        let exports = self.cache.to.iter().filter(|export| matches!(export.to, CacheTarget::Place(_)));
+        let mut to_caches = exports.map(|export| export.compression.compression);
+        self.outputs.iter().find_map(Output::compression).or_else(|| to_caches.next())
+    }
+
     /// Whether there is an image for each of several platforms to build.
     #[must_use]
     pub fn is_for_several(&self) -> bool {
@@ -105,6 +112,43 @@ pub struct CacheUse {
     pub pull: bool,
     /// Say of every step that is carried out why; else of the first alone.
     pub explain: bool,
+    /// `--cache-from`: shared caches to look in, in order.
+    pub from: Vec<CachePlace>,
+    /// `--cache-to`: shared caches to give results to.
+    pub to: Vec<CacheExport>,
+    /// `--cache-mounts-from`: where a cache mount that is new here may begin.
+    pub mounts_from: Vec<CachePlace>,
+    /// `--cache-mounts-to`: where cache mounts that the build used go at its end.
+    pub mounts_to: Vec<CachePlace>,
+}
+
+/// Where a shared cache lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CachePlace {
+    /// A repository. A tag other than `latest` keeps several caches in it apart.
+    Registry(Reference),
+    /// A folder, which several machines may share.
+    Folder(PathBuf),
+}
+
+/// One `--cache-to`.
+#[derive(Debug, Clone)]
+pub struct CacheExport {
+    /// Where to.
+    pub to: CacheTarget,
+    /// `mode=max`: the results of all steps, not only of those whose layers are in the image.
+    pub max: bool,
+    /// How layers are packed.
+    pub compression: CompressionChoice,
+}
+
+/// Where results are given.
+#[derive(Debug, Clone)]
+pub enum CacheTarget {
+    /// A place.
+    Place(CachePlace),
+    /// The image itself: its config says which step made which layer.
+    Inline,
 }
 
 /// What holds for every `RUN` of the build.

@@ -8,7 +8,8 @@ use rbuild_image::{ContainerConfig, HistoryEntry, ImageConfig, Platform};
 use rbuild_store::SnapshotId;
 use serde_json::json;
 
-use crate::image::{Image, ImageLayer};
+use crate::image::{Image, ImageLayer, LayerStack};
+use crate::shared_cache::Made;
 
 /// The `PATH` that an image without one gets (reference: dockerfile2llb, `system.DefaultPathEnv`).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -18,8 +19,8 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub(crate) enum Rootfs {
     /// Nothing: `FROM scratch`.
     Empty,
-    /// A base image's layers; they need not be here yet.
-    Image(Arc<Image>),
+    /// Layers of a base image or of a shared cache; they need not be here yet.
+    Layers(Arc<LayerStack>),
     /// What the last step left.
     Snapshot(SnapshotId),
 }
@@ -33,6 +34,10 @@ pub(crate) struct StageState {
     pub(crate) rootfs: Rootfs,
     /// What the key of the next step builds on: identifies the root file system by how it was made.
     pub(crate) key: String,
+    /// Chain ID of the layers, `scratch` where there are none; nothing where it would have to be worked out first.
+    pub(crate) chain: Option<String>,
+    /// The steps that led here, for those who want their results as well.
+    pub(crate) made: Vec<Made>,
     /// What variables mean now, and what RUN gets: the config's `Env` and the build args, in order of definition.
     pub(crate) environment: Vec<(String, String)>,
     /// The build args that have a value, in order of declaration.
@@ -72,12 +77,15 @@ impl StageState {
         let environment: Vec<(String, String)> =
             config.config.env.iter().map(|entry| split_entry(entry)).collect();
         config.created = None;
+        crate::shared_cache::strip_inline(&mut config);
         // As containerd writes platforms: arm64 is v8 without saying so.
         config.variant = config.platform().normalised().variant;
         let mut state = StageState {
             config,
             layers,
             rootfs,
+            chain: Some(key.clone()),
+            made: Vec::new(),
             key,
             environment,
             args: Vec::new(),

@@ -122,6 +122,12 @@ impl Cancel {
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 
+    /// Makes the switch as if it had never been thrown, for another attempt at what it ended.
+    pub fn reset(&self) {
+        // Reading an eventfd takes its counter to 0 (eventfd(2)); EAGAIN means that it is 0 already.
+        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+    }
+
     /// Whether it was thrown.
     pub fn is_cancelled(&self) -> bool {
         let mut fds = [PollFd::new(&*self.0, PollFlags::IN)];

@@ -263,6 +263,18 @@ pub(crate) struct BuildArgs {
     /// Say of every step whether it came from the cache, and if not, what changed
     #[arg(long)]
     pub(crate) explain: bool,
+    /// Shared cache to look in: `type=registry,ref=NAME`, `type=local,src=DIR`, or an image's name; may be repeated
+    #[arg(long, value_name = "CACHE")]
+    pub(crate) cache_from: Vec<String>,
+    /// Shared cache to give results to: `type=registry,ref=NAME[,mode=max]`, `type=local,dest=DIR`, `type=inline`
+    #[arg(long, value_name = "CACHE")]
+    pub(crate) cache_to: Vec<String>,
+    /// Where a cache mount that is new here may begin: `type=registry,ref=NAME`, `type=local,src=DIR`
+    #[arg(long, value_name = "CACHE")]
+    pub(crate) cache_mounts_from: Vec<String>,
+    /// Where the cache mounts that the build used go at its end: `type=registry,ref=NAME`, `type=local,dest=DIR`
+    #[arg(long, value_name = "CACHE")]
+    pub(crate) cache_mounts_to: Vec<String>,
     /// Ask the registry for the base images even if the store has them
     #[arg(long)]
     pub(crate) pull: bool,
@@ -355,10 +367,6 @@ pub(crate) struct IgnoredArgs {
     pub(crate) sbom: Option<String>,
     #[arg(long, hide = true)]
     pub(crate) attest: Vec<String>,
-    #[arg(long, hide = true)]
-    pub(crate) cache_from: Vec<String>,
-    #[arg(long, hide = true)]
-    pub(crate) cache_to: Vec<String>,
     #[arg(short, long, hide = true)]
     pub(crate) memory: Option<String>,
     #[arg(long, hide = true)]

@@ -160,8 +160,6 @@ impl IgnoredArgs {
             ("--provenance", self.provenance.as_deref().is_some_and(|value| value != "false")),
             ("--sbom", self.sbom.as_deref().is_some_and(|value| value != "false")),
             ("--attest", !self.attest.is_empty()),
-            ("--cache-from", !self.cache_from.is_empty()),
-            ("--cache-to", !self.cache_to.is_empty()),
             ("--memory", self.memory.is_some()),
             ("--memory-swap", self.memory_swap.is_some()),
             ("--cpu-shares", self.cpu_shares.is_some()),

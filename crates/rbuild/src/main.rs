@@ -5,6 +5,7 @@
 
 mod args;
 mod build;
+mod cache_spec;
 mod check;
 mod commands;
 mod context;

@@ -14,7 +14,7 @@ use crate::args::BuildArgs;
 use crate::context::Typed;
 use crate::failure::CliError;
 use crate::workshop::Workshop;
-use crate::{context, csv, output_spec, size, surroundings};
+use crate::{cache_spec, context, csv, output_spec, size, surroundings};
 
 type Result<T> = std::result::Result<T, CliError>;
 
@@ -41,6 +41,7 @@ pub(crate) fn read(args: &BuildArgs, workshop: &Workshop) -> Result<BuildRequest
             except_stages: args.no_cache_filter.iter().map(|stage| stage.to_lowercase()).collect(),
             pull: args.pull,
             explain: args.explain,
+            ..cache_places(args)?
         },
         run: run_options(args)?,
         epoch: epoch(&build_args)?,
@@ -61,6 +62,28 @@ pub(crate) fn read(args: &BuildArgs, workshop: &Workshop) -> Result<BuildRequest
     (request.context, request.ignore) = (opened.context, opened.ignore);
     (request.dockerfile, request.dockerfile_name) = (opened.dockerfile, opened.name);
     Ok(request)
+}
+
+/// Where results are taken from and given to.
+fn cache_places(args: &BuildArgs) -> Result<CacheUse> {
+    let imports = |option: &str, texts: &[String]| {
+        texts
+            .iter()
+            .map(|text| cache_spec::import(option, text).map_err(CliError::usage))
+            .collect::<Result<_>>()
+    };
+    let to = args.cache_to.iter().map(|text| cache_spec::export(text).map_err(CliError::usage));
+    let mounts_to = args
+        .cache_mounts_to
+        .iter()
+        .map(|text| cache_spec::export_place("--cache-mounts-to", text).map_err(CliError::usage));
+    Ok(CacheUse {
+        from: imports("--cache-from", &args.cache_from)?,
+        to: to.collect::<Result<_>>()?,
+        mounts_from: imports("--cache-mounts-from", &args.cache_mounts_from)?,
+        mounts_to: mounts_to.collect::<Result<_>>()?,
+        ..CacheUse::default()
+    })
 }
 
 /// `BUILDKIT_CONTEXT_KEEP_GIT_DIR`, read as Go's `strconv.ParseBool` does; anything else says nothing.

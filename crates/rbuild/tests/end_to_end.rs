@@ -19,6 +19,7 @@ mod registry;
 mod reproducible;
 mod run;
 mod transports;
+mod shared_cache;
 
 /// A file of tests that is not listed above would never run.
 #[test]

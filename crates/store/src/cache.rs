@@ -1,6 +1,6 @@
 //! Cache records: what a step with this key gave.
 
-use rbuild_image::DiffId;
+use rbuild_image::{ChainId, DiffId, Digest};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
@@ -33,8 +33,51 @@ impl Lineage {
 pub enum CacheResult {
     /// A new state of the root file system.
     Snapshot(SnapshotId),
+    /// A layer that lies elsewhere until somebody needs its files.
+    Layer(Box<DistantLayer>),
     /// No change of files; whatever the engine wants to know again.
     Metadata(serde_json::Value),
+}
+
+/// A layer of a shared cache.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DistantLayer {
+    /// Chain ID of the layers that it stands on, `scratch` where there are none.
+    pub below: String,
+    /// Digest of its uncompressed tar.
+    pub diff_id: DiffId,
+    /// The blob's media type, digest and size.
+    pub descriptor: BlobDescriptor,
+    /// Where the blob is to be had, in the engine's words.
+    pub origin: String,
+}
+
+/// What a descriptor says that every descriptor says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobDescriptor {
+    /// Its media type.
+    pub media_type: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
+impl DistantLayer {
+    /// Chain ID of the layers below and this one: the name of its tree.
+    #[must_use]
+    pub fn chain_id(&self) -> ChainId {
+        chain_on(&self.below, &self.diff_id)
+    }
+}
+
+/// The chain ID of a layer on the chain `below`, which is a chain ID or `scratch` (OCI image specification, config.md).
+#[must_use]
+pub fn chain_on(below: &str, diff_id: &DiffId) -> ChainId {
+    match below {
+        "scratch" => ChainId(diff_id.0.clone()),
+        below => ChainId(Digest::sha256_of(format!("{below} {diff_id}"))),
+    }
 }
 
 /// What the engine says of a step that it has run.
@@ -187,7 +230,7 @@ impl CacheRecord {
     pub fn parent(&self) -> Option<Parent> {
         match self.result {
             CacheResult::Snapshot(id) => Some(Parent::Snapshot(id)),
-            CacheResult::Metadata(_) => None,
+            CacheResult::Layer(_) | CacheResult::Metadata(_) => None,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use rbuild_fs::PathContext;
 
 use crate::error::Result;
-use crate::inventory::{Inventory, disk, measure, record_needs};
+use crate::inventory::{Inventory, disk, measure, record_keeps};
 use crate::lock::{self, Hold};
 use crate::mount::ready_path;
 use crate::session::{Sessions, names};
@@ -324,7 +324,7 @@ struct Candidate {
 /// Cache records and memos that can be read and refer to what is there, last used first.
 fn candidates(all: &Inventory) -> Vec<Candidate> {
     let cache = all.cache.iter().filter_map(|entry| {
-        let needs = record_needs(entry.record.as_ref().ok()?);
+        let needs = record_keeps(all, entry.record.as_ref().ok()?);
         Some(Candidate { path: entry.path.clone(), used: entry.used, needs })
     });
     let memos = all.memos.iter().filter_map(|entry| {

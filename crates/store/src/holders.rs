@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rbuild_image::Digest;
 
 use crate::error::Result;
-use crate::inventory::{Inventory, record_needs};
+use crate::inventory::{Inventory, record_keeps};
 use crate::session::Sessions;
 use crate::{Resource, Store};
 
@@ -82,7 +82,11 @@ fn roots(all: &Inventory) -> BTreeMap<Holder, BTreeSet<Resource>> {
         .into_iter()
         .map(|(id, (references, keeps))| (Holder::Image { id: id.clone(), references }, keeps))
         .collect();
-    let cache = all.cache.iter().filter_map(|entry| entry.record.as_ref().ok()).flat_map(record_needs);
+    let cache = all
+        .cache
+        .iter()
+        .filter_map(|entry| entry.record.as_ref().ok())
+        .flat_map(|record| record_keeps(all, record));
     let memos = all.memos.iter().filter_map(|entry| entry.record.as_ref().ok());
     held.insert(Holder::Cache, cache.chain(memos.flat_map(|memo| memo.links.keeps.clone())).collect());
     held

@@ -148,7 +148,19 @@ impl Inventory {
 pub(crate) fn record_needs(record: &CacheRecord) -> Vec<Resource> {
     match record.result {
         CacheResult::Snapshot(id) => vec![Resource::Snapshot(id)],
-        CacheResult::Metadata(_) => Vec::new(),
+        CacheResult::Layer(_) | CacheResult::Metadata(_) => Vec::new(),
+    }
+}
+
+/// The same with what it would rather not lose: of a layer that lies elsewhere, what of it was brought here.
+pub(crate) fn record_keeps(all: &Inventory, record: &CacheRecord) -> Vec<Resource> {
+    match &record.result {
+        CacheResult::Layer(layer) => {
+            let brought =
+                [Resource::Layer(layer.chain_id()), Resource::Blob(layer.descriptor.digest.clone())];
+            brought.into_iter().filter(|resource| all.has(resource)).collect()
+        }
+        _ => record_needs(record),
     }
 }
 

@@ -101,7 +101,7 @@ mod usage;
 mod verify;
 
 pub use blob::{Blob, BlobWriter};
-pub use cache::{CacheRecord, CacheResult, Lineage, NewRecord};
+pub use cache::{BlobDescriptor, CacheRecord, CacheResult, DistantLayer, Lineage, NewRecord, chain_on};
 pub use collect::{PruneOptions, PruneReport};
 pub use error::StoreError;
 pub use explain::{Change, Difference, FileChange, FileFacts, FileList};

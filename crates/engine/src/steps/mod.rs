@@ -22,7 +22,8 @@ use rbuild_dockerfile::CacheWishes;
 use rbuild_executor::{Mounted, Overlay};
 use rbuild_fs::{Journal, Root, RootfsPath, Timestamp};
 use rbuild_store::{
-    CacheKey, CacheResult, KeyParts, Lineage, NewRecord, NewSnapshot, Parent, Snapshot, SnapshotInfo, Store,
+    CacheKey, CacheRecord, CacheResult, DistantLayer, KeyParts, Lineage, NewRecord, NewSnapshot, Parent, Snapshot,
+    SnapshotInfo, Store, chain_on,
 };
 
 use self::folding::Copied;
@@ -31,8 +32,10 @@ use crate::build::Builder;
 use crate::error::{AtSpan, BuildError, Explain, FailureKind, Result};
 use crate::event::{Event, StepNumber};
 use crate::explain::{Miss, Reasons};
-use crate::image::ImageLayer;
+use crate::image::{ImageLayer, LayerStack};
 use crate::images::open_tree;
+use crate::packing::layer_of;
+use crate::shared_cache::Made;
 use crate::state::{Rootfs, StageState};
 
 /// One step, ready to be looked up or run.
@@ -91,8 +94,19 @@ impl Done {
 
 /// What the cache says of a step.
 enum LookUp {
-    Hit(Snapshot),
+    Hit(Box<Outcome>),
     Miss(Miss),
+}
+
+/// What a step gave.
+enum Outcome {
+    Snapshot(Snapshot),
+    /// A layer that lies elsewhere.
+    Layer {
+        layer: ImageLayer,
+        distant: DistantLayer,
+        created: i64,
+    },
 }
 
 fn is_too_old(created: i64, step: &Step) -> bool {
@@ -119,60 +133,148 @@ impl Builder<'_> {
         let key = step.parts.key();
         let turn = self.done.turn(&key);
         let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut anew = false;
         let result = match self.look_up(state, &step, &key) {
-            Ok(LookUp::Hit(snapshot)) => {
+            Ok(LookUp::Hit(result)) => {
                 self.events.event(Event::Cached { step: number });
-                Ok(snapshot)
+                Ok(*result)
             }
             Ok(LookUp::Miss(miss)) => {
+                anew = matches!(miss, Miss::Asked(_) | Miss::TooOld);
                 self.tell_why(state, &step, &miss, number);
-                self.execute(state, &step, number, work).inspect(|_| {
+                self.execute(state, &step, number, work).map(Outcome::Snapshot).inspect(|_| {
                     self.events.event(Event::Done { step: number, took: started.elapsed() });
                 })
             }
             Err(error) => Err(error),
         };
-        let snapshot = result.inspect_err(|error| self.report_failure(number, error))?;
+        let outcome = result.inspect_err(|error| self.report_failure(number, error))?;
         self.done.insert(key.clone());
-        if step.leaves && snapshot.info.diff_id.is_none() {
-            self.packing.begin(self.store, self.cancel, snapshot.id);
-        }
-        state.layers.push(ImageLayer::Snapshot(snapshot.id));
-        state.rootfs = Rootfs::Snapshot(snapshot.id);
+        self.advance(state, step, key, outcome, anew)
+    }
+
+    /// The state after a step that gave this.
+    fn advance(
+        &self,
+        state: &mut StageState,
+        step: Step,
+        key: CacheKey,
+        outcome: Outcome,
+        anew: bool,
+    ) -> Result<()> {
+        let (created, origin) = match outcome {
+            Outcome::Snapshot(snapshot) => {
+                if step.leaves && snapshot.info.diff_id.is_none() {
+                    self.packing.begin(self.store, self.cancel, snapshot.id);
+                }
+                let next =
+                    |chain: String| Some(chain_on(&chain, snapshot.info.diff_id.as_ref()?).0.to_string());
+                state.chain = state.chain.take().and_then(next);
+                state.layers.push(ImageLayer::Snapshot(snapshot.id));
+                state.rootfs = Rootfs::Snapshot(snapshot.id);
+                (snapshot.info.created, None)
+            }
+            Outcome::Layer { layer, distant, created } => {
+                state.rootfs = Rootfs::Layers(Arc::new(self.stacked(state, &layer, &distant)?));
+                state.chain = Some(distant.chain_id().0.to_string());
+                state.layers.push(layer);
+                (created, Some(distant.origin))
+            }
+        };
         state.key = key.to_string();
-        state.record(step.created_by, Some(snapshot.info.created));
+        let (layer, kept) = (state.layers.len() - 1, step.leaves);
+        state.made.push(Made { key, layer, created, anew, origin, kept });
+        state.record(step.created_by, Some(created));
         Ok(())
     }
 
-    /// The cached result, if there is one that stands on just this state and may be used.
+    /// The layers of a state, and one of a shared cache on top.
+    fn stacked(&self, state: &StageState, layer: &ImageLayer, distant: &DistantLayer) -> Result<LayerStack> {
+        if let Rootfs::Layers(stack) = &state.rootfs {
+            return Ok(stack.with(layer.clone(), &distant.diff_id));
+        }
+        let layers = || state.layers.iter().chain([layer]);
+        let diff_ids = layers().map(|layer| match layer {
+            ImageLayer::Blob { diff_id, .. } => Ok(diff_id.clone()),
+            // It is known: without it the shared cache is not asked.
+            ImageLayer::Snapshot(id) => layer_of(self.store, id).map(|(diff_id, _)| diff_id),
+        });
+        let diff_ids = diff_ids.collect::<Result<Vec<_>>>()?;
+        Ok(LayerStack::new(layers().cloned().collect(), &diff_ids, "the shared cache".to_owned()))
+    }
+
+    /// The cached result, if there is one that stands on just this state and may be used: the store's, else a shared cache's.
     fn look_up(&self, state: &StageState, step: &Step, key: &CacheKey) -> Result<LookUp> {
-        if let Some(miss) = self.refused(step).filter(|_| !self.done.contains(key)) {
+        let is_done = self.done.contains(key);
+        if let Some(miss) = self.refused(step).filter(|_| !is_done) {
             return Ok(LookUp::Miss(miss));
         }
-        let store_fault = || "could not read the build cache".to_owned();
-        let Some(record) = self.store.cache_record(key).explain(FailureKind::Environment, store_fault)?
-        else {
-            return Ok(LookUp::Miss(Miss::Unknown));
+        let fault = || "could not read the build cache".to_owned();
+        let miss = match self.store.cache_record(key).explain(FailureKind::Environment, fault)? {
+            None => Miss::Unknown,
+            Some(record) if is_too_old(record.created, step) && !is_done => Miss::TooOld,
+            Some(record) => match self.result_of(state, record)? {
+                Some(result) => {
+                    self.store.remember(&step.lineage, key).explain(FailureKind::Environment, fault)?;
+                    return Ok(LookUp::Hit(Box::new(result)));
+                }
+                None => Miss::StandsElsewhere,
+            },
         };
-        if is_too_old(record.created, step) && !self.done.contains(key) {
-            return Ok(LookUp::Miss(Miss::TooOld));
-        }
-        let CacheResult::Snapshot(id) = record.result else { return Ok(LookUp::Miss(Miss::Unknown)) };
-        let Some(snapshot) = self.store.snapshot(&id).explain(FailureKind::Environment, store_fault)? else {
-            return Ok(LookUp::Miss(Miss::Unknown));
+        let shared = self.look_up_elsewhere(state, step, key)?;
+        Ok(shared.map_or(LookUp::Miss(miss), |result| LookUp::Hit(Box::new(result))))
+    }
+
+    /// What a record of the store names, if it stands on this state.
+    fn result_of(&self, state: &StageState, record: CacheRecord) -> Result<Option<Outcome>> {
+        let fault = || "could not read the build cache".to_owned();
+        let id = match record.result {
+            CacheResult::Snapshot(id) => id,
+            CacheResult::Layer(distant) if state.chain.as_deref() == Some(&distant.below) => {
+                let layer = self.shared.cache.layer(&distant);
+                return Ok(layer.map(|layer| Outcome::Layer {
+                    layer,
+                    distant: *distant,
+                    created: record.created,
+                }));
+            }
+            CacheResult::Layer(_) | CacheResult::Metadata(_) => return Ok(None),
+        };
+        let Some(snapshot) = self.store.snapshot(&id).explain(FailureKind::Environment, fault)? else {
+            return Ok(None);
         };
         // The key says how the parents were made. If they were made again since, the result no longer stands on them.
         let same_parent = match (&state.rootfs, snapshot.parent()) {
             (Rootfs::Empty, Parent::None) => true,
-            (Rootfs::Image(image), Parent::Layers(chain)) => image.chain() == *chain,
+            (Rootfs::Layers(stack), Parent::Layers(chain)) => stack.chain == *chain,
             (Rootfs::Snapshot(id), Parent::Snapshot(parent)) => id == parent,
             _ => false,
         };
-        if !same_parent {
-            return Ok(LookUp::Miss(Miss::StandsElsewhere));
-        }
-        self.store.remember(&step.lineage, key).explain(FailureKind::Environment, store_fault)?;
-        Ok(LookUp::Hit(snapshot))
+        Ok(same_parent.then_some(Outcome::Snapshot(snapshot)))
+    }
+
+    /// Asks the shared caches. Only where the chain of layers is known without waiting: what was just carried out here has
+    /// times of its own, and nobody else's result stands on it.
+    fn look_up_elsewhere(&self, state: &StageState, step: &Step, key: &CacheKey) -> Result<Option<Outcome>> {
+        let Some(below) = &state.chain else { return Ok(None) };
+        let cache = &self.shared.cache;
+        let Some(hit) = cache.find(key, below).filter(|hit| !is_too_old(hit.created, step)) else {
+            return Ok(None);
+        };
+        let Some(layer) = cache.layer(&hit.layer) else { return Ok(None) };
+        let record = NewRecord {
+            parts: step.parts.clone(),
+            lineage: step.lineage.clone(),
+            result: CacheResult::Layer(Box::new(hit.layer.clone())),
+            diff_id: Some(hit.layer.diff_id.clone()),
+            created: hit.created,
+            created_by: step.written().to_owned(),
+            log: None,
+        };
+        self.store
+            .put_cache_record(record)
+            .explain(FailureKind::Environment, || "could not write to the build cache".to_owned())?;
+        Ok(Some(Outcome::Layer { layer, distant: hit.layer, created: hit.created }))
     }
 
     /// Whether the user wants the step carried out whatever is known.

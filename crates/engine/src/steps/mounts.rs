@@ -20,6 +20,7 @@ use super::folding;
 use super::ssh::AgentRelay;
 use crate::build::{Builder, StageRun};
 use crate::error::{AtSpan, Explain, Failure, FailureKind, Result};
+use crate::event::StepNumber;
 use crate::files::{Files, OpenFiles};
 use crate::request::{Secret, SecretSource};
 use crate::state::{Rootfs, StageState};
@@ -306,9 +307,10 @@ impl Builder<'_> {
         &self,
         prepared: &Prepared,
         environment: &mut Vec<(String, String)>,
+        number: StepNumber,
     ) -> Result<Opened> {
         let mut opened = Opened::default();
-        let caches = self.open_caches(prepared, &mut opened)?;
+        let caches = self.open_caches(prepared, &mut opened, number)?;
         let mut has_agent = false;
         for (index, planned) in prepared.mounts.iter().enumerate() {
             match planned {
@@ -375,7 +377,12 @@ impl Builder<'_> {
     }
 
     /// Takes the caches in the order of their names, each once, so that two builds never wait for each other.
-    fn open_caches(&self, prepared: &Prepared, opened: &mut Opened) -> Result<BTreeMap<usize, PathBuf>> {
+    fn open_caches(
+        &self,
+        prepared: &Prepared,
+        opened: &mut Opened,
+        number: StepNumber,
+    ) -> Result<BTreeMap<usize, PathBuf>> {
         let mut wanted: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (index, planned) in prepared.mounts.iter().enumerate() {
             if let Planned::Cache { identity, .. } = planned {
@@ -394,9 +401,13 @@ impl Builder<'_> {
                 .explain(FailureKind::Environment, fault)
                 .at(*span)?;
             if cache.is_new() {
-                self.fill_cache(&cache, first).at(*span)?;
+                let cache_of_all = &self.shared.cache;
+                if !cache_of_all.import_mount(&self.images, identity, cache.path(), number) {
+                    self.fill_cache(&cache, first).at(*span)?;
+                }
                 cache.set_up().explain(FailureKind::Environment, fault).at(*span)?;
             }
+            self.shared.cache.note_mount(identity);
             opened.locks.push(Arc::new(cache.try_clone_lock().explain(FailureKind::Environment, fault)?));
             indexes.iter().for_each(|index| drop(paths.insert(*index, cache.path().to_owned())));
             opened.caches.push(cache);
@@ -427,7 +438,7 @@ impl Builder<'_> {
     fn open_bind(&self, files: &Files, source: &str, read_only: bool) -> Result<MountKind> {
         let fault = || format!("could not mount `{source}`");
         let rootfs = match files {
-            Files::Rootfs(rootfs @ (Rootfs::Image(_) | Rootfs::Snapshot(_)))
+            Files::Rootfs(rootfs @ (Rootfs::Layers(_) | Rootfs::Snapshot(_)))
                 if read_only || folding::overlays(self.store) =>
             {
                 rootfs

@@ -102,7 +102,7 @@ impl Builder<'_> {
             spec.hostname = self.hostname().to_owned();
             self.apply_options(&mut spec)?;
             let mut environment = environment;
-            let mut mounts = self.open_mounts(&prepared, &mut environment)?;
+            let mut mounts = self.open_mounts(&prepared, &mut environment, workspace.number)?;
             let _relays = mounts.take_relays();
             spec.held = mounts.locks();
             spec.mounts = mounts.into_sandbox();

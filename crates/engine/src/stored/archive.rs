@@ -209,7 +209,7 @@ impl Transfers<'_> {
                     take_blob(self.store, &layout, descriptor)?;
                 }
             }
-            images.unpack(&image)?;
+            images.unpack(&image.stack())?;
             loaded.push(self.name_loaded(&image, names)?);
         }
         if loaded.is_empty() {

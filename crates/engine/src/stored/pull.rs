@@ -83,7 +83,7 @@ impl Transfers<'_> {
         let fault = || "could not write the image to the store".to_owned();
         let origin = Origin::Registry(Arc::new(reference.clone()));
         let image = Image::of_documents(&resolved.manifest, resolved.config_bytes.clone(), &origin)?;
-        images.unpack(&image)?;
+        images.unpack(&image.stack())?;
         self.fetch_missing(images, &image)?;
         let original =
             self.store.put_blob(&resolved.manifest_bytes).explain(FailureKind::Environment, fault)?;

@@ -93,6 +93,7 @@ fn table(documents: &[Value], no_trunc: bool) -> String {
 fn summary(store: &Store, (record, used): &Used) -> Result<Value, CliError> {
     let (kind, bytes) = match &record.result {
         CacheResult::Snapshot(id) => ("snapshot", store.snapshot_bytes(id).map_err(fault)?),
+        CacheResult::Layer(layer) => ("elsewhere", layer.descriptor.size),
         CacheResult::Metadata(_) => ("metadata", 0),
     };
     Ok(json!({

@@ -1,0 +1,299 @@
+//! Giving results to a shared cache.
+//!
+//! The first entry for a step counts. Where a place has another result than ours, made by somebody who was faster, that one
+//! is taken over: the store's record of the step then names the layer there, and the next build here goes on from it. What
+//! follows in our stage stands on layers that nobody will look for, and stays here.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use rayon::prelude::*;
+use rbuild_image::{DiffId, Reference};
+use rbuild_store::{BlobDescriptor, CacheResult, DistantLayer, MemoLinks, NewRecord, Parent, chain_on};
+use serde::{Deserialize, Serialize};
+
+use super::entry::{Entry, content_manifest, content_tag, parse_content, step_tag};
+use super::place::{Place, put_blob};
+use super::{Made, SharedCache};
+use crate::error::{BuildError, Explain, FailureKind};
+use crate::event::Event;
+use crate::image::ImageLayer;
+use crate::images::Images;
+use crate::output::{Exporter, PackedLayer};
+use crate::packing::layer_of;
+use crate::request::{CacheExport, CacheTarget, Output};
+use crate::state::{Rootfs, StageState};
+
+/// Memo kind: what a place is known to have, and since when.
+const EXPORTED: &str = "exported";
+/// So long, in seconds, that is believed without asking: the place's own collection may have taken it since.
+const BELIEVED: i64 = 24 * 3600;
+
+type Result<T> = std::result::Result<T, String>;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Exported {
+    what: String,
+    at: i64,
+}
+
+/// An entry to be added.
+struct Addition<'s> {
+    tag: String,
+    made: &'s Made,
+    below: String,
+    diff_id: DiffId,
+    layer: &'s ImageLayer,
+}
+
+/// What a place has under a step's tag.
+enum There {
+    Nothing,
+    TheSame,
+    Another(Entry),
+}
+
+/// One export.
+struct Export<'e, 'a> {
+    cache: &'e SharedCache<'a>,
+    options: &'e CacheExport,
+    place: Place,
+    exporter: Exporter<'e>,
+    /// Repositories that may have layers of this build already.
+    mounts: Vec<Reference>,
+}
+
+impl SharedCache<'_> {
+    /// Gives what this build did to the caches that the request names.
+    pub(crate) fn export(&self, images: &Images<'_>) {
+        let nothing = Default::default();
+        for options in &self.request.cache.to {
+            let CacheTarget::Place(place) = &options.to else { continue };
+            let place = Place::new(place);
+            let number = images.steps.announce(self.events, &format!("exporting cache to {}", place.shown()));
+            let started = Instant::now();
+            let exporter = Exporter { images, number, annotations: &nothing };
+            let export = Export { cache: self, options, place, exporter, mounts: self.pushed_to() };
+            match export.run() {
+                Ok(note) => {
+                    self.events.event(Event::Note { step: number, text: &note });
+                    self.events.event(Event::Done { step: number, took: started.elapsed() });
+                }
+                Err(why) => {
+                    self.warn(&format!("could not export the cache to {}: {why}", export.place.shown()));
+                    self.events.event(Event::Failed { step: number, message: &why });
+                }
+            }
+        }
+        self.export_mounts(images);
+    }
+
+    fn pushed_to(&self) -> Vec<Reference> {
+        let names = self.request.outputs.iter().filter_map(|output| match output {
+            Output::Registry { names, .. } => Some(names.clone()),
+            _ => None,
+        });
+        names.flatten().collect()
+    }
+}
+
+fn said(error: BuildError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+impl Export<'_, '_> {
+    fn run(&self) -> Result<String> {
+        let stages = self.cache.stages.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let (mut additions, mut seen) = (Vec::new(), BTreeSet::new());
+        for state in &stages {
+            self.look_through(state, &mut additions, &mut seen)?;
+        }
+        additions.par_iter().try_for_each(|addition| self.add(addition))?;
+        let contents = if self.options.max { self.add_contents()? } else { 0 };
+        Ok(format!("{} of {} steps added, {contents} selections", additions.len(), seen.len()))
+    }
+
+    /// What of a stage the place lacks.
+    fn look_through<'s>(
+        &self,
+        state: &'s StageState,
+        additions: &mut Vec<Addition<'s>>,
+        seen: &mut BTreeSet<String>,
+    ) -> Result<()> {
+        let wanted: Vec<&Made> = state.made.iter().filter(|made| self.options.max || made.kept).collect();
+        let Some(last) = wanted.last() else { return Ok(()) };
+        let diff_ids = self.diff_ids(&state.layers[..=last.layer])?;
+        let mut chains = vec!["scratch".to_owned()];
+        for diff_id in &diff_ids {
+            let next = chain_on(&chains[chains.len() - 1], diff_id).0.to_string();
+            chains.push(next);
+        }
+        for made in wanted {
+            let (below, diff_id) = (chains[made.layer].clone(), diff_ids[made.layer].clone());
+            let tag = step_tag(&made.key, &below);
+            if !seen.insert(tag.clone()) || made.origin.as_deref() == Some(&self.place.origin()) {
+                continue;
+            }
+            match self.there(&tag, made, &below, &diff_id)? {
+                There::TheSame => {}
+                There::Another(entry) if !self.replaces(made) => return self.take_over(made, &below, &entry),
+                There::Nothing | There::Another(_) => {
+                    additions.push(Addition { tag, made, below, diff_id, layer: &state.layers[made.layer] });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn diff_ids(&self, layers: &[ImageLayer]) -> Result<Vec<DiffId>> {
+        let diff_id = |layer: &ImageLayer| match layer {
+            ImageLayer::Blob { diff_id, .. } => Ok(diff_id.clone()),
+            ImageLayer::Snapshot(id) => {
+                layer_of(self.cache.tools.store, id).map(|(diff_id, _)| diff_id).map_err(said)
+            }
+        };
+        layers.par_iter().map(diff_id).collect()
+    }
+
+    /// A step that was carried out although there was a result, or because the place's own was no good.
+    fn replaces(&self, made: &Made) -> bool {
+        made.anew || self.cache.distant.failure().is_some()
+    }
+
+    fn there(&self, tag: &str, made: &Made, below: &str, diff_id: &DiffId) -> Result<There> {
+        if !self.replaces(made) && self.is_exported(tag, diff_id.0.as_str())? {
+            return Ok(There::TheSame);
+        }
+        let Some(bytes) = self.place.get(self.cache.tools.client, tag)? else { return Ok(There::Nothing) };
+        match Entry::parse(&bytes, &made.key, below) {
+            Ok(entry) if entry.diff_id == *diff_id => {
+                self.note_exported(tag, diff_id.0.as_str())?;
+                Ok(There::TheSame)
+            }
+            Ok(entry) => Ok(There::Another(entry)),
+            Err(_) => Ok(There::Nothing),
+        }
+    }
+
+    /// From now on the place's result is ours.
+    fn take_over(&self, made: &Made, below: &str, entry: &Entry) -> Result<()> {
+        let store = self.cache.tools.store;
+        let known = store.cache_record(&made.key).map_err(|error| error.to_string())?;
+        let Some(record) = known else { return Ok(()) };
+        let descriptor = BlobDescriptor {
+            media_type: entry.descriptor.media_type.to_string(),
+            digest: entry.descriptor.digest.clone(),
+            size: entry.descriptor.size,
+        };
+        let layer = DistantLayer {
+            below: below.to_owned(),
+            diff_id: entry.diff_id.clone(),
+            descriptor,
+            origin: self.place.origin(),
+        };
+        let new = NewRecord {
+            parts: record.parts,
+            lineage: record.lineage,
+            result: CacheResult::Layer(Box::new(layer)),
+            diff_id: Some(entry.diff_id.clone()),
+            created: entry.created,
+            created_by: record.created_by,
+            log: None,
+        };
+        store.put_cache_record(new).map(drop).map_err(|error| error.to_string())
+    }
+
+    fn add(&self, addition: &Addition<'_>) -> Result<()> {
+        let Addition { tag, made, below, diff_id, layer } = addition;
+        let packed = self.exporter.pack_layer(layer, &self.options.compression, false).map_err(said)?;
+        self.send(&packed)?;
+        let entry = Entry {
+            diff_id: diff_id.clone(),
+            descriptor: packed.descriptor().clone(),
+            created: made.created,
+        };
+        self.place.put(self.cache.tools.client, tag, &entry.manifest(&made.key, below))?;
+        self.note_exported(tag, diff_id.0.as_str())
+    }
+
+    fn send(&self, packed: &PackedLayer) -> Result<()> {
+        match &self.place {
+            Place::Registry(reference) => {
+                self.exporter.send_layer(packed, reference, &self.mounts).map_err(said)
+            }
+            Place::Folder(path) => put_blob(path, packed.descriptor(), || self.exporter.open_layer(packed))
+                .explain(FailureKind::Environment, || format!("could not write to `{}`", path.display()))
+                .map_err(said),
+        }
+    }
+
+    /// What was selected in trees, so that a machine without these trees need not bring them there to know.
+    fn add_contents(&self) -> Result<usize> {
+        let contents = std::mem::take(
+            &mut *self.cache.contents.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
+        );
+        let (mut added, mut seen) = (0, BTreeSet::new());
+        for selected in &contents {
+            let tag = content_tag(&self.chain_of(&selected.rootfs)?, &selected.selection);
+            let digest = selected.digest.as_str();
+            if !seen.insert(tag.clone()) || self.is_exported(&tag, digest)? {
+                continue;
+            }
+            let there = self.place.get(self.cache.tools.client, &tag)?;
+            if there.and_then(|bytes| parse_content(&bytes).ok()).as_ref() != Some(&selected.digest) {
+                self.place.put(self.cache.tools.client, &tag, &content_manifest(&selected.digest))?;
+                added += 1;
+            }
+            self.note_exported(&tag, digest)?;
+        }
+        // Another export of this build gives them as well.
+        *self.cache.contents.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = contents;
+        Ok(added)
+    }
+
+    /// The chain ID of a tree, whatever form it has here.
+    fn chain_of(&self, rootfs: &Rootfs) -> Result<String> {
+        let Rootfs::Snapshot(top) = rootfs else {
+            return Ok(match rootfs {
+                Rootfs::Layers(stack) => stack.key().to_owned(),
+                _ => "scratch".to_owned(),
+            });
+        };
+        let snapshots = self.cache.tools.store.chain(top).map_err(|error| error.to_string())?;
+        let base = match snapshots.last().map(rbuild_store::Snapshot::parent) {
+            Some(Parent::Layers(layers)) => layers.last().map(|chain| chain.0.to_string()),
+            _ => None,
+        };
+        let layers: Vec<ImageLayer> =
+            snapshots.iter().rev().map(|snapshot| ImageLayer::Snapshot(snapshot.id)).collect();
+        let diff_ids = self.diff_ids(&layers)?;
+        let base = base.unwrap_or_else(|| "scratch".to_owned());
+        Ok(diff_ids.iter().fold(base, |chain, diff_id| chain_on(&chain, diff_id).0.to_string()))
+    }
+
+    fn memo_key(&self, tag: &str) -> String {
+        format!("{} {tag}", self.place.shown())
+    }
+
+    fn is_exported(&self, tag: &str, what: &str) -> Result<bool> {
+        let known: Option<Exported> =
+            self.cache.tools.store.memo(EXPORTED, &self.memo_key(tag)).map_err(|error| error.to_string())?;
+        let now = rbuild_fs::Timestamp::now().seconds;
+        Ok(known.is_some_and(|known| known.what == what && (0..BELIEVED).contains(&(now - known.at))))
+    }
+
+    fn note_exported(&self, tag: &str, what: &str) -> Result<()> {
+        let exported = Exported { what: what.to_owned(), at: rbuild_fs::Timestamp::now().seconds };
+        self.cache
+            .tools
+            .store
+            .put_memo(EXPORTED, &self.memo_key(tag), &exported, &MemoLinks::default())
+            .map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,295 @@
+//! Results that one machine gives and another takes. Each `Test` is a machine: it has a store of its own.
+
+use std::fs;
+use std::path::PathBuf;
+
+use rbuild_image::{Manifest, MediaType};
+use rbuild_testkit::TestRegistry;
+use rbuild_testkit::registry::{Effect, Fault};
+
+use crate::common::{Image, Run, Test, is_root};
+
+/// Two stages, and steps of all kinds.
+const APP: &str = "FROM busybox AS build\nWORKDIR /src\nCOPY src .\nRUN cat * > /all; cat /proc/sys/kernel/random/uuid > /stamp\n\
+     FROM busybox\nRUN echo tools > /tools\nCOPY --from=build /all /stamp /app/\nRUN cat /app/all > /copied\n";
+
+/// A machine with the context of [`APP`].
+fn machine(dockerfile: &str) -> Test {
+    let test = Test::new(dockerfile);
+    test.file("src/a", "one");
+    test.file("src/b", "two");
+    test
+}
+
+fn from(registry: &TestRegistry) -> String {
+    format!("type=registry,ref={}/cache", registry.address())
+}
+
+fn to(registry: &TestRegistry) -> String {
+    format!("{},mode=max", from(registry))
+}
+
+/// Builds into an archive and gives all results to the cache.
+fn give(test: &Test, registry: &TestRegistry) -> (Image, Run) {
+    test.build_and_say(&["--cache-from", &from(registry), "--cache-to", &to(registry)])
+}
+
+/// How many blobs a machine has fetched from the cache.
+fn fetched(registry: &TestRegistry) -> usize {
+    registry.count("GET", "/cache/blobs/")
+}
+
+#[test]
+fn what_one_machine_built_another_takes() {
+    let registry = TestRegistry::start();
+    let first = give(&machine(APP), &registry).0;
+    let other = machine(APP);
+    let (second, run) = other.build_and_say(&["--cache-from", &from(&registry)]);
+    assert_eq!(run.cached(), 6, "{}", run.stderr);
+    assert_eq!(first.text("/app/stamp"), second.text("/app/stamp"));
+    assert_eq!(first.config["rootfs"], second.config["rootfs"]);
+    // Now it is in this machine's store as well.
+    assert_eq!(other.run(&[]).succeeds().cached(), 6);
+}
+
+#[test]
+fn a_build_that_is_wholly_cached_moves_manifests_only() {
+    let registry = TestRegistry::start();
+    let image = format!("{}/app:1", registry.address());
+    let push = ["-t", &image, "--push", "--cache-from", &from(&registry), "--cache-to", &to(&registry)];
+    machine(APP).run(&push).succeeds();
+    let pushed = registry.manifest("app", "1").unwrap();
+    let (blobs, before) = (fetched(&registry), registry.requests().len());
+
+    let empty = machine(APP);
+    let again = format!("{}/app:2", registry.address());
+    let run =
+        empty.run(&["-t", &again, "--push", "--cache-from", &from(&registry), "--cache-to", &to(&registry)]);
+    assert_eq!(run.succeeds().cached(), 6, "{}", run.stderr);
+    assert_eq!(fetched(&registry), blobs, "a layer was fetched");
+    assert!(empty.stored("layers").is_empty() && empty.stored("snapshots").is_empty());
+    let layers = |bytes: &[u8]| Manifest::parse(bytes).unwrap().layers;
+    assert_eq!(layers(&pushed), layers(&registry.manifest("app", "2").unwrap()));
+    // What was sent: the config, whose times are this build's, and the manifest.
+    let since = &registry.requests()[before..];
+    let sent: Vec<_> =
+        since.iter().filter(|request| ["PUT", "PATCH"].contains(&request.method.as_str())).collect();
+    assert_eq!(sent.len(), 2, "{sent:#?}");
+    assert!(since.len() < 40, "{} requests", since.len());
+}
+
+#[test]
+fn layers_come_when_a_step_must_see_them() {
+    let registry = TestRegistry::start();
+    give(&machine(APP), &registry);
+    let other = machine(&format!("{APP}RUN cat /copied /tools > /both\n"));
+    let (image, run) = other.build_and_say(&["--cache-from", &from(&registry)]);
+    assert_eq!((run.cached(), image.text("/both")), (6, "onetwotools\n"), "{}", run.stderr);
+    // The other stage's layers were not wanted: what was copied from it is known by its digest.
+    assert_eq!(fetched(&registry), 3, "the three layers of the last stage");
+
+    // On layers of this machine and of the cache together.
+    let mixed = Test::new("FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /mine\n");
+    give(&mixed, &registry);
+    mixed.dockerfile(
+        "FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /mine\nRUN echo theirs > /theirs\n",
+    );
+    let neighbour =
+        Test::new("FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /mine\nRUN echo theirs > /theirs\n");
+    give(&neighbour, &registry);
+    let (_, taken) = mixed.build_and_say(&["--cache-from", &from(&registry)]);
+    assert_eq!(taken.cached(), 2, "{}", taken.stderr);
+    mixed.dockerfile(
+        "FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /mine\nRUN echo theirs > /theirs\nRUN cat /mine /theirs > /all\n",
+    );
+    let (image, run) = mixed.build_and_say(&["--cache-from", &from(&registry)]);
+    assert_eq!(run.cached(), 2, "{}", run.stderr);
+    assert_eq!(image.text("/all"), format!("{}theirs\n", image.text("/mine")));
+}
+
+#[test]
+fn who_comes_second_takes_over_what_the_first_has_made() {
+    let registry = TestRegistry::start();
+    let (one, two) = (machine(APP), machine(APP));
+    let two_alone = two.build(&[]);
+    let first = give(&one, &registry).0;
+    assert_ne!(first.text("/app/stamp"), two_alone.text("/app/stamp"));
+    give(&two, &registry);
+    // It has its own result, and goes on from the other's.
+    let (now, _) = give(&two, &registry);
+    assert_eq!(first.config["rootfs"], now.config["rootfs"]);
+    let (image, run) = give(&two, &registry);
+    assert_eq!((run.cached(), image.text("/app/stamp")), (6, first.text("/app/stamp")), "{}", run.stderr);
+}
+
+#[test]
+fn what_is_made_anew_replaces_what_was_there() {
+    let registry = TestRegistry::start();
+    let test = Test::new("FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /stamp\n");
+    let old = give(&test, &registry).0;
+    let new = test.build(&["--no-cache", "--cache-to", &to(&registry)]);
+    assert_ne!(old.text("/stamp"), new.text("/stamp"));
+    let other = Test::new("FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /stamp\n");
+    assert_eq!(other.build(&["--cache-from", &from(&registry)]).text("/stamp"), new.text("/stamp"));
+}
+
+#[test]
+fn a_folder_is_a_shared_cache_too() {
+    let first = machine(APP);
+    let folder = first.beside("cache");
+    let (to, from) = (
+        format!("type=local,dest={},mode=max", folder.display()),
+        format!("type=local,src={}", folder.display()),
+    );
+    let image = first.build(&["--cache-to", &to]);
+    let other = machine(APP);
+    let (taken, run) = other.build_and_say(&["--cache-from", &from, "-t", "kept"]);
+    assert_eq!((run.cached(), &taken.config["rootfs"]), (6, &image.config["rootfs"]), "{}", run.stderr);
+    // An image that is kept under a name does not need the folder any more.
+    fs::remove_dir_all(&folder).unwrap();
+    other.dockerfile("FROM kept\nRUN cat /copied > /again\n");
+    assert_eq!(other.build(&[]).text("/again"), "onetwo");
+}
+
+#[test]
+fn an_image_carries_its_own_cache() {
+    let registry = TestRegistry::start();
+    let name = format!("{}/app:1", registry.address());
+    machine(APP).run(&["-t", &name, "--push", "--cache-to", "type=inline"]).succeeds();
+    let one_stage = "FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /stamp\nRUN echo b > /b\n";
+    let single = format!("{}/single:1", registry.address());
+    Test::new(one_stage).run(&["-t", &single, "--push", "--cache-to", "type=inline"]).succeeds();
+    let other = Test::new(one_stage);
+    assert_eq!(other.run(&["--cache-from", &single]).succeeds().cached(), 2);
+    // Of several stages it knows what is in the image: the other stage is built again.
+    let run = machine(APP).run(&["--cache-from", &format!("type=registry,ref={name}")]);
+    assert!(run.succeeds().was_cached("RUN echo tools") && !run.was_cached("COPY src"), "{}", run.stderr);
+    // An image on top says nothing of layers that are not its own.
+    other.dockerfile(&format!("FROM {single}\nRUN echo c > /c\n"));
+    assert!(other.build(&[]).config.get("dev.rbuild.cache.v1").is_none());
+}
+
+#[test]
+fn a_bad_or_missing_cache_never_fails_a_build() {
+    let missing = TestRegistry::start();
+    let run = machine(APP).run(&["--cache-from", &from(&missing)]);
+    assert!(run.succeeds().cached() == 0 && !run.stderr.contains("warning"), "{}", run.stderr);
+    let refused = ["--cache-from", "127.0.0.1:1/cache", "--cache-to", "type=registry,ref=127.0.0.1:1/cache"];
+    let run = machine(APP).run(&refused);
+    assert!(
+        run.succeeds().stderr.contains("the cache `127.0.0.1:1/cache:latest` is not used"),
+        "{}",
+        run.stderr
+    );
+    assert!(run.stderr.contains("could not export the cache"), "{}", run.stderr);
+
+    for damage in [damage_documents as fn(&TestRegistry), damage_layers, swap_entries] {
+        let registry = TestRegistry::start();
+        give(&machine(APP), &registry);
+        damage(&registry);
+        let other = machine(&format!("{APP}RUN cat /copied > /last\n"));
+        let (image, run) = other.build_and_say(&["--cache-from", &from(&registry)]);
+        assert_eq!(image.text("/last"), "onetwo");
+        assert!(run.stderr.contains("warning"), "{}", run.stderr);
+    }
+}
+
+/// Every entry is some JSON.
+fn damage_documents(registry: &TestRegistry) {
+    for (tag, _) in entries(registry) {
+        registry.put_manifest("cache", &tag, &MediaType::ImageManifest, b"{\"schemaVersion\":2}");
+    }
+}
+
+/// No layer's bytes are what they were.
+fn damage_layers(registry: &TestRegistry) {
+    registry.fault(Fault::once("GET", "/cache/blobs/", Effect::Altered).times(1000));
+}
+
+/// Every entry names a layer that is there, and not the one of its diff ID.
+fn swap_entries(registry: &TestRegistry) {
+    let layer = b"not a layer at all";
+    registry.put_blob("cache", layer);
+    for (tag, mut manifest) in entries(registry) {
+        manifest.layers = vec![rbuild_image::Descriptor::of(MediaType::ImageLayerGzip, layer)];
+        registry.put_manifest("cache", &tag, &MediaType::ImageManifest, &manifest.to_bytes());
+    }
+}
+
+fn entries(registry: &TestRegistry) -> Vec<(String, Manifest)> {
+    let tags: std::collections::BTreeSet<String> = registry
+        .requests()
+        .iter()
+        .filter_map(|request| Some(request.target.split_once("/cache/manifests/")?.1.to_owned()))
+        .collect();
+    let known = |tag: String| {
+        let manifest = Manifest::parse(&registry.manifest("cache", &tag)?).unwrap();
+        Some((tag, manifest))
+    };
+    let found: Vec<_> = tags.into_iter().filter_map(known).collect();
+    assert!(found.len() >= 6, "{found:?}");
+    found
+}
+
+#[test]
+fn cache_mounts_travel() {
+    let registry = TestRegistry::start();
+    let dockerfile = "FROM busybox\nRUN --mount=type=cache,target=/c echo more >> /c/list && chown 5:6 /c/list && wc -l < /c/list > /n\n";
+    let place = from(&registry);
+    let first = Test::new(dockerfile);
+    first.run(&["--cache-mounts-to", &place]).succeeds();
+    let image = first.build(&["--no-cache", "--cache-mounts-to", &place]);
+    assert_eq!(image.text("/n"), "2\n");
+    let (image, run) = Test::new(dockerfile).build_and_say(&["--cache-mounts-from", &place]);
+    assert_eq!(image.text("/n"), "3\n", "{}", run.stderr);
+    // A folder does as well, and a mount that is here already is not replaced.
+    let folder: PathBuf = first.beside("mounts");
+    first
+        .run(&["--no-cache", "--cache-mounts-to", &format!("type=local,dest={}", folder.display())])
+        .succeeds();
+    let source = format!("type=local,src={}", folder.display());
+    let other = Test::new(dockerfile);
+    assert_eq!(other.build(&["--cache-mounts-from", &source]).text("/n"), "4\n");
+    assert_eq!(other.build(&["--no-cache", "--cache-mounts-from", &source]).text("/n"), "5\n");
+}
+
+#[test]
+fn options_are_understood_or_refused() {
+    let test = Test::new("FROM scratch\n");
+    test.run(&["--cache-to", "type=gha"]).fails(2, &["unknown type `gha`"]);
+    test.run(&["--cache-from", "type=local"]).fails(2, &["add `src=DIR`"]);
+}
+
+/// The same keys whoever builds, and however: a user with one id, who builds under supervision, takes from root and gives.
+#[test]
+fn keys_are_the_same_for_every_user() {
+    if !is_root() {
+        eprintln!("SKIP keys_are_the_same_for_every_user: only root can build as somebody else as well");
+        return;
+    }
+    let registry = TestRegistry::start();
+    let root = machine(APP);
+    give(&root, &registry);
+    let user = machine(APP);
+    let as_nobody = |extra: &[&str]| {
+        let output =
+            std::process::Command::new("chown").args(["-R", "65534:65534"]).arg(user.beside("")).status();
+        assert!(output.unwrap().success());
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", crate::common::RBUILD]);
+        command.arg("--root").arg(user.store()).args(["--progress", "plain"]).args(extra).arg(user.context());
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", user.beside("home"));
+        command.env("CONTAINERS_REGISTRIES_CONF", user.beside("registries.conf")).current_dir("/");
+        Run::of(&mut command)
+    };
+    let taken = as_nobody(&["--cache-from", &from(&registry)]);
+    assert_eq!(taken.succeeds().cached(), 6, "{}", taken.stderr);
+
+    // And back: what the user makes, root takes.
+    user.file("src/a", "three");
+    let made = as_nobody(&["--cache-from", &from(&registry), "--cache-to", &to(&registry)]);
+    assert!(!made.succeeds().was_cached("COPY src"), "{}", made.stderr);
+    root.file("src/a", "three");
+    let (image, run) = root.build_and_say(&["--cache-from", &from(&registry)]);
+    assert_eq!((run.cached(), image.text("/copied")), (6, "threetwo"), "{}", run.stderr);
+}
