@@ -22,8 +22,8 @@ use rbuild_dockerfile::CacheWishes;
 use rbuild_executor::{Mounted, Overlay};
 use rbuild_fs::{Journal, Root, RootfsPath, Timestamp};
 use rbuild_store::{
-    CacheKey, CacheRecord, CacheResult, DistantLayer, KeyParts, Lineage, NewRecord, NewSnapshot, Parent, Snapshot,
-    SnapshotInfo, Store, chain_on,
+    CacheKey, CacheRecord, CacheResult, DistantLayer, KeyParts, Lineage, NewRecord, NewSnapshot, Parent,
+    Snapshot, SnapshotInfo, Store, chain_on,
 };
 
 use self::folding::Copied;
