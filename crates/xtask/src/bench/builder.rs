@@ -86,12 +86,60 @@ impl Builder<'_> {
     /// Builds the context and writes the image as an OCI archive with gzip layers.
     pub(super) fn build(&self, store: &Store, context: &Path) -> Result<Sample> {
         let archive = store.folder.join("image.tar");
-        let mut command = match (&self.kind, &store.daemon) {
+        let command = match (&self.kind, &store.daemon) {
             (Kind::Rbuild(binary), _) => rbuild(binary, store, context, &archive),
             (Kind::Buildah, _) => buildah(store, context, &archive),
-            (Kind::BuildKit, Some(daemon)) => buildctl(daemon, context, &archive),
+            (Kind::BuildKit, Some(daemon)) => {
+                let mut command = buildctl(daemon, context);
+                command.args(["--output", &format!("type=oci,dest={}", archive.display())]);
+                command
+            }
             (Kind::BuildKit, None) => return Err("buildkitd is not running".into()),
         };
+        self.measured(command, store)
+    }
+
+    /// Brings an image of docker.io here and unpacks it; `context` builds on it.
+    pub(super) fn pull(&self, store: &Store, image: &str, context: &Path) -> Result<Sample> {
+        let command = match (&self.kind, &store.daemon) {
+            (Kind::Rbuild(binary), _) => store.rbuild(binary, &["pull", "--quiet", image]),
+            (Kind::Buildah, _) => store.buildah(&["pull", "--quiet", image]),
+            (Kind::BuildKit, Some(daemon)) => buildctl(daemon, context),
+            (Kind::BuildKit, None) => return Err("buildkitd is not running".into()),
+        };
+        self.measured(command, store)
+    }
+
+    /// Sends the image that was pulled to a registry.
+    pub(super) fn push(
+        &self,
+        store: &Store,
+        image: &str,
+        context: &Path,
+        target: &Registry,
+    ) -> Result<Sample> {
+        let name = format!("{}/{image}:pushed", target.address);
+        let command = match (&self.kind, &store.daemon) {
+            (Kind::Rbuild(binary), _) => {
+                run_quietly(&mut store.rbuild(binary, &["tag", image, &name]))?;
+                store.rbuild(binary, &["push", "--quiet", &name])
+            }
+            (Kind::Buildah, _) => {
+                let to = format!("docker://{name}");
+                store.buildah(&["push", "--quiet", "--tls-verify=false", image, &to])
+            }
+            (Kind::BuildKit, Some(daemon)) => {
+                let mut command = buildctl(daemon, context);
+                let output = format!("type=image,name={name},push=true,registry.insecure=true");
+                command.args(["--output", &output]);
+                command
+            }
+            (Kind::BuildKit, None) => return Err("buildkitd is not running".into()),
+        };
+        self.measured(command, store)
+    }
+
+    fn measured(&self, mut command: Command, store: &Store) -> Result<Sample> {
         command.env("CONTAINERS_REGISTRIES_CONF", &self.place.conf);
         measure(&mut command, store.daemon.as_ref().map(|daemon| daemon.process.id()))
     }
@@ -123,6 +171,26 @@ impl Builder<'_> {
     }
 }
 
+impl Store {
+    /// Where a registry for pushes keeps its content.
+    pub(super) fn target(&self) -> PathBuf {
+        self.folder.join("target")
+    }
+
+    fn rbuild(&self, binary: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary);
+        command.arg("--root").arg(self.folder.join("root")).args(arguments);
+        command
+    }
+
+    fn buildah(&self, arguments: &[&str]) -> Command {
+        let mut command = tool("buildah");
+        command.arg("--root").arg(self.folder.join("root")).arg("--runroot").arg(self.folder.join("run"));
+        command.args(arguments);
+        command
+    }
+}
+
 fn rbuild(binary: &Path, store: &Store, context: &Path, archive: &Path) -> Command {
     let mut command = Command::new(binary);
     command.arg("--root").arg(store.folder.join("root")).args(["--progress", "plain", "--host-certs", "-o"]);
@@ -150,7 +218,7 @@ fn buildah(store: &Store, context: &Path, archive: &Path) -> Command {
     command
 }
 
-fn buildctl(daemon: &Daemon, context: &Path, archive: &Path) -> Command {
+fn buildctl(daemon: &Daemon, context: &Path) -> Command {
     let mut command = tool("buildctl");
     let folder = context.display();
     command.args([
@@ -164,7 +232,6 @@ fn buildctl(daemon: &Daemon, context: &Path, archive: &Path) -> Command {
     ]);
     command.args(["--allow", "network.host", "--local", &format!("context={folder}")]);
     command.args(["--local", &format!("dockerfile={folder}")]);
-    command.args(["--output", &format!("type=oci,dest={}", archive.display())]);
     command
 }
 

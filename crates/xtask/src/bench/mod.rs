@@ -110,6 +110,13 @@ fn one_round(
     round: usize,
 ) -> Result<(Sample, Sample)> {
     let store = builder.new_store(workload.name, round)?;
+    if workload.is_transfer() {
+        let pulled = builder.pull(&store, workload::TRANSFERRED, context)?;
+        // Empty, so that nothing is mounted or there already; and gone with its blobs after the push.
+        let target = Registry::start(&store.target())?;
+        let pushed = builder.push(&store, workload::TRANSFERRED, context, &target)?;
+        return Ok((pulled, pushed));
+    }
     let cold = builder.build(&store, context)?;
     let warm = builder.build(&store, context)?;
     Ok((cold, warm))

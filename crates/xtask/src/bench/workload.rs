@@ -26,9 +26,11 @@ enum Make {
     Context(fn(&Path) -> Result<()>),
     /// A large base image, and a RUN upon it.
     LargeBase,
+    /// An image to be pulled, unpacked, and pushed to another registry.
+    Transfer,
 }
 
-static WORKLOADS: [Workload; 6] = [
+static WORKLOADS: [Workload; 7] = [
     Workload { name: "W1", about: "the Node and nginx example", make: Make::Example("examples/node-nginx") },
     Workload { name: "W2", about: "40 small RUN steps", make: Make::Context(many_steps) },
     Workload { name: "W3", about: "COPY of 1 GiB in 20,000 files", make: Make::Context(many_files) },
@@ -39,6 +41,11 @@ static WORKLOADS: [Workload; 6] = [
     },
     Workload { name: "W7", about: "one file of 500 MB", make: Make::Context(one_large_file) },
     Workload { name: "W8", about: "one RUN on a base of 4 layers and 71,000 files", make: Make::LargeBase },
+    Workload {
+        name: "W9",
+        about: "an image of 1 GiB in 12 layers: pulled and unpacked (cold), pushed to an empty registry (warm)",
+        make: Make::Transfer,
+    },
 ];
 
 /// The workloads with these names, or all.
@@ -52,7 +59,15 @@ pub(super) fn chosen(names: Option<&[String]>) -> Result<Vec<&'static Workload>>
     names.iter().map(find).collect()
 }
 
+/// The image of W9.
+pub(super) const TRANSFERRED: &str = "transferred";
+
 impl Workload {
+    /// Is it about pulling and pushing, not about building?
+    pub(super) fn is_transfer(&self) -> bool {
+        matches!(self.make, Make::Transfer)
+    }
+
     /// The context's folder; made now, unless it was before.
     pub(super) fn prepare(
         &self,
@@ -72,6 +87,17 @@ impl Workload {
                 let image = folder.join("large-base");
                 once(&image, large_base)?;
                 registry.put(&Layout::at(&image.join("layout")), "library/large-base:latest")?;
+            }
+            Make::Transfer => {
+                // For a builder that pulls only what a build needs: COPY must see the files.
+                once(&context, |context| {
+                    fs::write(context.join("one"), "one\n")?;
+                    fs::write(context.join("Dockerfile"), format!("FROM {TRANSFERRED}\nCOPY one /one\n"))
+                        .map_err(Into::into)
+                })?;
+                let image = folder.join("transferred");
+                once(&image, twelve_layers)?;
+                registry.put(&Layout::at(&image.join("layout")), &format!("library/{TRANSFERRED}:latest"))?;
             }
         }
         Ok(context)
@@ -154,6 +180,28 @@ fn large_base(folder: &Path) -> Result<()> {
                 std::os::unix::fs::symlink("busybox", tree.join("bin").join(link))?;
             }
         }
+        let layer = folder.join(format!("layer-{number}.tar"));
+        pack(&tree, &layer)?;
+        fs::remove_dir_all(&tree)?;
+        layers.push(layer);
+    }
+    Layout::create(&folder.join("layout"), &layers, &Config::shell())?;
+    layers.iter().try_for_each(fs::remove_file).map_err(Into::into)
+}
+
+/// Twelve layers of the same size, their files smaller from one to the next.
+fn twelve_layers(folder: &Path) -> Result<()> {
+    let mut layers = Vec::new();
+    for number in 0..12_usize {
+        let tree = folder.join("tree");
+        let files = 200 << (number / 2);
+        fill(
+            &tree.join(format!("opt/part-{number}")),
+            &mut Bytes(900 + number as u64),
+            files,
+            files / 20,
+            (1 << 30) / 12,
+        )?;
         let layer = folder.join(format!("layer-{number}.tar"));
         pack(&tree, &layer)?;
         fs::remove_dir_all(&tree)?;
@@ -266,7 +314,7 @@ mod tests {
 
     #[test]
     fn workloads_are_found_by_name() {
-        assert_eq!(chosen(None).unwrap().len(), 6);
+        assert_eq!(chosen(None).unwrap().len(), 7);
         assert_eq!(chosen(Some(&["w4S".into()])).unwrap()[0].name, "W4s");
         assert!(chosen(Some(&["W99".into()])).is_err());
     }
