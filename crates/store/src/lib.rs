@@ -20,7 +20,7 @@
 //! ├── lineage/<hex>.json               the last few keys of one step, to say why it missed (advice: may be lost)
 //! ├── memo/<kind>/<hex>.json           what was worked out once: compressed blobs, content digests, resolved tags
 //! ├── tags/<escaped reference>         one image record per reference
-//! ├── mounts/<id>/<n>/                 cache mounts; beside each copy `<n>.lock` and `<n>.ready`
+//! ├── mounts/<id>/<n>/                 cache mounts; beside each copy `<n>.lock`, `<n>.setup` and `<n>.ready`
 //! ├── locks/                           locks of base layers being made; empty when nothing is being made
 //! ├── leases/<pid>-<random>            a session: flock held while the process lives; lines name what it uses
 //! ├── tmp/<pid>-<random>/              that session's unfinished work

@@ -48,8 +48,8 @@ pub struct CacheMount {
     path: PathBuf,
     lock: File,
     lock_path: PathBuf,
-    hold: Hold,
-    is_new: bool,
+    /// Held until it has its first content.
+    setting_up: Option<File>,
 }
 
 impl Store {
@@ -80,23 +80,29 @@ impl Store {
         Ok(None)
     }
 
-    /// Takes one copy. A copy that is not set up is taken exclusively whatever was asked, and emptied: whoever began to
-    /// set it up did not finish.
+    /// Takes one copy. Setting one up has a lock of its own, taken before the copy's: were the copy locked exclusively for it,
+    /// those who wait for that would be let in only when all who share the copy by then have gone.
     fn take_copy(&self, id: &str, copy: u32, hold: Hold, wait: Wait) -> Result<Option<CacheMount>> {
         let folder = self.inner.layout.mount(id);
         let path = folder.join(copy.to_string());
         let (lock_path, ready) = (folder.join(format!("{copy}.lock")), ready_path(&path));
         loop {
-            let is_new = !ready.exists();
-            let needed = if is_new { Hold::Exclusive } else { hold };
-            let Some(lock) = take(&lock_path, needed, wait)? else { return Ok(None) };
-            if ready.exists() == is_new {
-                // Set up, or collected, between the look and the lock.
+            let mut setting_up = None;
+            if !ready.exists() {
+                let Some(lock) = take(&folder.join(format!("{copy}.setup")), Hold::Exclusive, wait)? else {
+                    return Ok(None);
+                };
+                setting_up = (!ready.exists()).then_some(lock);
+            }
+            let Some(lock) = take(&lock_path, hold, wait)? else { return Ok(None) };
+            if setting_up.is_none() && !ready.exists() {
+                // Collected between the look and the lock.
                 continue;
             }
             let (store, id) = (self.clone(), id.to_owned());
-            let mut mount = CacheMount { store, id, path, lock, lock_path, hold, is_new };
-            if is_new {
+            let mut mount = CacheMount { store, id, path, lock, lock_path, setting_up };
+            if mount.is_new() {
+                // Whoever began to set it up did not finish.
                 rbuild_fs::remove_tree(&mount.path)?;
                 fs::DirBuilder::new().mode(0o755).create(&mount.path).on("create", &mount.path)?;
             } else {
@@ -136,15 +142,14 @@ impl CacheMount {
     /// [`CacheMount::set_up`]. Otherwise the next user finds it new again.
     #[must_use]
     pub fn is_new(&self) -> bool {
-        self.is_new
+        self.setting_up.is_some()
     }
 
     /// Notes that the folder has its first content, and lets others in if it is shared.
     pub fn set_up(&mut self) -> Result<()> {
         self.note_use()?;
-        self.is_new = false;
-        // A conversion is not atomic (flock(2)): another may get the lock exclusively in between, and we wait for it.
-        Ok(lock::wait(&self.lock, self.hold, &self.lock_path)?)
+        self.setting_up = None;
+        Ok(())
     }
 
     /// The lock's descriptor, which says by being open that the mount is in use.

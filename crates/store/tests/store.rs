@@ -328,6 +328,36 @@ fn memos_go_with_what_they_are_about() {
     assert_eq!(store.memo::<String>("resolve", "alpine amd64").unwrap().as_deref(), Some("sha256:…"));
 }
 
+/// Those who waited for the first content share the mount with whoever made it.
+#[test]
+fn a_new_shared_mount_lets_everybody_in_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let (arrived, arrivals) = std::sync::mpsc::channel();
+    let end = std::sync::RwLock::new(());
+    std::thread::scope(|scope| {
+        let until_all_came = end.write().unwrap();
+        for _ in 0..8 {
+            let (store, arrived, end) = (&store, arrived.clone(), &end);
+            scope.spawn(move || {
+                let mut mount = store.cache_mount("npm", Sharing::Shared).unwrap();
+                let is_new = mount.is_new();
+                if is_new {
+                    // Let the others wait.
+                    std::thread::sleep(Duration::from_millis(100));
+                    mount.set_up().unwrap();
+                }
+                arrived.send(is_new).unwrap();
+                drop(end.read());
+            });
+        }
+        let all: Vec<_> = (0..8).map(|_| arrivals.recv_timeout(Duration::from_secs(20))).collect();
+        drop(until_all_came);
+        assert_eq!(all.iter().filter(|one| **one == Ok(true)).count(), 1, "{all:?}");
+        assert!(all.iter().all(Result::is_ok), "{all:?}");
+    });
+}
+
 #[test]
 fn cache_mounts_are_shared_waited_for_or_doubled() {
     let folder = tempfile::tempdir().unwrap();
