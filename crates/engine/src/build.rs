@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use rbuild_context::{IgnoreFile, StatCache, Tree};
 use rbuild_dockerfile::{
@@ -17,11 +18,11 @@ use rbuild_store::{KeyParts, Lineage, Parent, Store};
 use crate::Tools;
 use crate::contexts::unpacked_files;
 use crate::error::{AtSpan, BuildError, Explain, Failure, FailureKind, Result};
-use crate::event::{Event, EventSink, StepNumber, Steps};
+use crate::event::{Event, EventSink, Phase, StepNumber, Steps};
 use crate::files::{Files, FolderContext};
 use crate::images::Images;
 use crate::misspelt::as_stage;
-use crate::packing::Packing;
+use crate::packing::{Packed, Packing};
 use crate::platforms::Variant;
 use crate::request::{BuildRequest, Context, NamedContext};
 use crate::schedule::{Stages, run_stages};
@@ -148,7 +149,11 @@ impl<'a> Builder<'a> {
     pub(crate) fn run(&self) -> Result<StageState> {
         let wanted: Vec<usize> = self.plan.stages.iter().map(|stage| stage.id.0).collect();
         let finished = run_stages(&wanted, self.cancel, &|stages, index| self.stage(stages, index));
-        self.packing.settle();
+        for done in self.packing.settle() {
+            let Packed { layer, began, took } = &done;
+            let (phase, name) = (Phase::Pack, layer.as_str());
+            self.events.event(Event::Spent { phase, name, began: *began, took: *took });
+        }
         self.save_stat_caches();
         let finished = finished?;
         finished.values().for_each(|state| self.shared.cache.note_stage(state));
@@ -158,6 +163,25 @@ impl<'a> Builder<'a> {
 
     pub(crate) fn announce(&self, name: &str) -> StepNumber {
         self.steps.announce(self.events, name)
+    }
+
+    /// Tells that time since `began` was spent.
+    pub(crate) fn spent(&self, phase: Phase, name: &str, began: Instant) {
+        self.events.event(Event::Spent { phase, name, began, took: began.elapsed() });
+    }
+
+    /// The result of stage `on`, for stage `from`, which waits until it is there.
+    pub(crate) fn stage_of(
+        &self,
+        stages: &Stages<'_, StageState>,
+        from: usize,
+        on: usize,
+    ) -> Result<Arc<StageState>> {
+        let began = Instant::now();
+        let state = stages.wait(from, on)?;
+        let label = |stage: usize| self.dockerfile.stages[stage].label();
+        self.spent(Phase::Wait, &format!("[{}] wait for {}", label(from), label(on)), began);
+        Ok(state)
     }
 
     /// The store's name for the tree of a state.
@@ -203,7 +227,7 @@ impl<'a> Builder<'a> {
         let platform = self.request.platform.clone();
         match &node.base {
             Source::Scratch => Ok((StageState::scratch(&platform), Vec::new())),
-            Source::Stage(parent) => Ok(StageState::of_stage(&*stages.wait(index, parent.0)?)),
+            Source::Stage(parent) => Ok(StageState::of_stage(&*self.stage_of(stages, index, parent.0)?)),
             Source::Image { name, platform } => {
                 let image = self.images.by_name(name, platform.as_deref().or(node.platform.as_deref()))?;
                 Ok(StageState::of_image(&image))
@@ -238,6 +262,7 @@ impl<'a> Builder<'a> {
             lineage: Lineage { stage, instruction: "FROM".to_owned(), index: 0 },
             leaves: self.kept.contains(&index),
             bare: false,
+            begun: Instant::now(),
             wishes: CacheWishes::default(),
         };
         self.copy(&mut state, copy, &files, step)?;
@@ -373,7 +398,16 @@ impl<'a> Builder<'a> {
         // With `--strict-docker` a comment is a comment.
         let wishes =
             if self.request.strict_docker { CacheWishes::default() } else { instruction.cache_wishes() };
-        Step { name, created_by, parts: KeyParts::new(), lineage, leaves, bare: false, wishes }
+        Step {
+            name,
+            created_by,
+            parts: KeyParts::new(),
+            lineage,
+            leaves,
+            bare: false,
+            begun: Instant::now(),
+            wishes,
+        }
     }
 
     /// The build context, opened when the first step wants it.

@@ -1,7 +1,7 @@
 //! What a build tells while it runs. The engine never prints: whoever starts a build gives an [`EventSink`].
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use rbuild_executor::Stream;
 
@@ -32,8 +32,23 @@ pub enum Event<'a> {
     Cancelled { step: StepNumber },
     /// The step failed; the build's error says why at length.
     Failed { step: StepNumber, message: &'a str },
+    /// Time that went by outside a step, told when it is over; `name` says for what.
+    Spent { phase: Phase, name: &'a str, began: Instant, took: Duration },
     /// Something that the user should know and that does not stop the build.
     Warning { text: &'a str },
+}
+
+/// What time was spent on that no step counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Before a step: reading what its cache key depends on.
+    Key,
+    /// A stage waited for another one.
+    Wait,
+    /// Beside the steps: a layer was digested, and compressed where an output wants it so.
+    Pack,
+    /// Within the export: blobs and manifests were sent.
+    Push,
 }
 
 /// Takes a build's events, from several threads at once.

@@ -44,7 +44,9 @@ impl Builder<'_> {
     /// What `--from=` or a mount's `from=` means; waits for the stage if it is one.
     pub(crate) fn files_of(&self, source: &Source, run: &StageRun<'_>) -> Result<Files> {
         match source {
-            Source::Stage(id) => Ok(Files::Rootfs(run.stages.wait(run.index, id.0)?.rootfs.clone())),
+            Source::Stage(id) => {
+                Ok(Files::Rootfs(self.stage_of(run.stages, run.index, id.0)?.rootfs.clone()))
+            }
             Source::Image { name, platform } => {
                 Ok(Files::Rootfs(self.images.by_name(name, platform.as_deref())?.rootfs()))
             }

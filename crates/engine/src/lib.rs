@@ -42,7 +42,7 @@ use crate::shared_cache::SharedCache;
 
 pub use contexts::{FetchedContext, LONE_FILE, read_in_context};
 pub use error::{BuildError, Failure, FailureKind, Result};
-pub use event::{Event, EventSink, Silent, StepNumber, Stream};
+pub use event::{Event, EventSink, Phase, Silent, StepNumber, Stream};
 pub use output::Written;
 pub use relay::Location;
 pub use remote::Fetcher;

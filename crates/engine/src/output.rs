@@ -21,7 +21,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use crate::build::Builder;
 use crate::cancel::Cancellable;
 use crate::error::{BuildError, Explain, Failure, FailureKind, Result};
-use crate::event::{Event, StepNumber};
+use crate::event::{Event, Phase, StepNumber};
 use crate::image::{Image, ImageLayer, Origin};
 use crate::images::{Images, registry_failure};
 use crate::packing::{compressed, recompressed};
@@ -191,8 +191,11 @@ impl Exporter<'_> {
                     return Err(failure.help("name it with `-t REGISTRY/NAME:TAG`").into());
                 }
                 let bundle = self.bundle(images, compression, false)?;
-                self.push_bundle(&bundle, names)?;
                 let place = names.iter().map(Reference::to_string).collect::<Vec<_>>().join(",");
+                let began = Instant::now();
+                self.push_bundle(&bundle, names)?;
+                let (phase, took) = (Phase::Push, began.elapsed());
+                self.images.events.event(Event::Spent { phase, name: &place, began, took });
                 Ok(Written { kind: "registry", place, manifest: bundle.descriptor().cloned() })
             }
             Output::Local(_) | Output::Tar(_) => {

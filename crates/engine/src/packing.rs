@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rbuild_executor::Cancel;
 use rbuild_image::DiffId;
@@ -28,6 +29,16 @@ struct Queue {
     waiting: VecDeque<SnapshotId>,
     /// A thread is at it; it ends when nothing waits any more.
     running: bool,
+    done: Vec<Packed>,
+}
+
+/// When a layer was packed.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    /// What made it, as in the history.
+    pub(crate) layer: String,
+    pub(crate) began: Instant,
+    pub(crate) took: Duration,
 }
 
 impl Packing {
@@ -47,12 +58,19 @@ impl Packing {
 
     fn work(&self, store: &Store, cancel: &Cancel) {
         while let Some(id) = self.next() {
-            // What fails here fails again, with its message, for whoever needs the result.
-            let _ = match &self.compression {
-                _ if cancel.is_cancelled() => Ok(()),
+            if cancel.is_cancelled() {
+                continue;
+            }
+            let began = Instant::now();
+            let packed = match &self.compression {
                 Some(compression) => compressed(store, &id, compression, Some(cancel)).map(drop),
                 None => layer_of(store, &id).map(drop),
             };
+            // What fails here fails again, with its message, for whoever needs the result.
+            if let (Ok(()), Ok(snapshot)) = (packed, snapshot(store, &id)) {
+                let layer = snapshot.info.created_by;
+                self.lock().done.push(Packed { layer, began, took: began.elapsed() });
+            }
         }
     }
 
@@ -66,12 +84,13 @@ impl Packing {
         next
     }
 
-    /// Waits until nothing is under way.
-    pub(crate) fn settle(&self) {
+    /// Waits until nothing is under way; tells what was done since the last time.
+    pub(crate) fn settle(&self) -> Vec<Packed> {
         let mut queue = self.lock();
         while queue.running {
             queue = self.queue.1.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
+        std::mem::take(&mut queue.done)
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {

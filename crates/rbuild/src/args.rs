@@ -275,6 +275,9 @@ pub(crate) struct BuildArgs {
     /// Where the cache mounts that the build used go at its end: `type=registry,ref=NAME`, `type=local,dest=DIR`
     #[arg(long, value_name = "CACHE")]
     pub(crate) cache_mounts_to: Vec<String>,
+    /// Write a page that shows where the time went [default: rbuild-timings.html]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "rbuild-timings.html")]
+    pub(crate) timings: Option<PathBuf>,
     /// Ask the registry for the base images even if the store has them
     #[arg(long)]
     pub(crate) pull: bool,

@@ -6,13 +6,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
-use rbuild_engine::{BuildRequest, BuiltImage, EventSink, Tools, Written};
+use rbuild_engine::{BuildError, BuildRequest, BuiltImage, EventSink, Tools, Written};
 use rbuild_executor::{Cancel, Place};
 use rbuild_store::Store;
 use rustix::termios::tcgetwinsize;
 
 use crate::args::{BuildArgs, GlobalArgs, IgnoredArgs, Progress};
 use crate::failure::CliError;
+use crate::timings::Recorder;
 use crate::ui::{Size, Ui, UiOptions};
 use crate::workshop::Workshop;
 use crate::{check, request, surroundings};
@@ -39,13 +40,33 @@ pub(crate) fn run(args: &BuildArgs, global: &GlobalArgs, place: &'static Place) 
     for name in args.ignored.given() {
         ui.event(rbuild_engine::Event::Warning { text: &format!("`{name}` has no effect here") });
     }
-    let result = rbuild_engine::build(&request, tools, &ui);
+    let result = match &args.timings {
+        Some(to) => timed(&request, tools, &ui, to)?,
+        None => rbuild_engine::build(&request, tools, &ui),
+    };
     ui.finish();
     match result {
         Ok(image) => finish(args, &request, &image),
         Err(error) => {
             Err(CliError::Build { error, source: request.dockerfile, name: request.dockerfile_name })
         }
+    }
+}
+
+/// Builds, and writes where the time went, also of a build that fails.
+fn timed(
+    request: &BuildRequest,
+    tools: Tools<'_>,
+    ui: &Ui,
+    to: &Path,
+) -> Result<Result<BuiltImage, BuildError>, CliError> {
+    let recorder = Recorder::new(ui);
+    let result = rbuild_engine::build(request, tools, &recorder);
+    let name = request.tags.first().map_or_else(|| request.dockerfile_name.clone(), ToString::to_string);
+    match recorder.write(&name, to) {
+        // Of two failures the build's is the one to tell.
+        Err(error) if result.is_ok() => Err(error),
+        _ => Ok(result),
     }
 }
 

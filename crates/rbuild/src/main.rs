@@ -19,6 +19,7 @@ mod request;
 mod size;
 mod surroundings;
 mod terminal;
+mod timings;
 mod ui;
 mod workshop;
 

@@ -1,7 +1,5 @@
 //! What a build makes: stages, COPY, RUN, users, the config.
 
-use std::time::Instant;
-
 use serde_json::json;
 
 use crate::common::{Kind, Test};
@@ -36,17 +34,36 @@ fn stages_that_the_target_does_not_need_are_not_built() {
 fn stages_are_built_side_by_side() {
     let stages = ["a", "b", "c", "d"];
     let mut dockerfile = String::new();
+    // Each waits until all four are there.
     for stage in stages {
-        dockerfile += &format!("FROM busybox AS {stage}\nRUN sleep 4 && touch /{stage}\n");
+        dockerfile += &format!(
+            "FROM busybox AS {stage}\nRUN --mount=type=cache,target=/meet touch /{stage} /meet/{stage}; \
+             for turn in $(seq 600); do set -- /meet/*; [ $# = 4 ] && exit 0; sleep 0.1; done; exit 1\n"
+        );
     }
     dockerfile += "FROM busybox\n";
     for stage in stages {
         dockerfile += &format!("COPY --from={stage} /{stage} /\n");
     }
-    let started = Instant::now();
     Test::new(&dockerfile).run(&[]).succeeds();
-    let took = started.elapsed().as_secs();
-    assert!(took < 12, "four times four seconds took {took}");
+}
+
+#[test]
+fn timings_show_every_step_also_of_a_build_that_fails() {
+    let test = Test::new(
+        "FROM busybox AS one\nRUN echo '<one>' > /f\nFROM busybox\nCOPY --from=one /f /f\nRUN exit 3\n",
+    );
+    let page = test.beside("timings.html");
+    let wish = format!("--timings={}", page.display());
+    test.run(&[&wish]).fails(1, &["exit code: 3"]);
+    let first = std::fs::read_to_string(&page).unwrap();
+    for step in ["[one 2/2] RUN echo &#39;&lt;one&gt;&#39; &gt; /f", "COPY --from=one /f /f", "RUN exit 3"] {
+        assert!(first.contains(step), "{step} is not in {first}");
+    }
+    assert!(first.contains("class=\"run critical failed\""), "{first}");
+    test.run(&[&wish, "--target", "one"]).succeeds();
+    let second = std::fs::read_to_string(&page).unwrap();
+    assert!(second.contains("class=\"cached"), "{second}");
 }
 
 #[test]

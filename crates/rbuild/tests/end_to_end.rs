@@ -18,8 +18,8 @@ mod platforms;
 mod registry;
 mod reproducible;
 mod run;
-mod transports;
 mod shared_cache;
+mod transports;
 
 /// A file of tests that is not listed above would never run.
 #[test]

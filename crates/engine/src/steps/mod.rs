@@ -30,7 +30,7 @@ use self::folding::Copied;
 use self::stacked::StackedSidecar;
 use crate::build::Builder;
 use crate::error::{AtSpan, BuildError, Explain, FailureKind, Result};
-use crate::event::{Event, StepNumber};
+use crate::event::{Event, Phase, StepNumber};
 use crate::explain::{Miss, Reasons};
 use crate::image::{ImageLayer, LayerStack};
 use crate::images::open_tree;
@@ -51,6 +51,8 @@ pub(crate) struct Step {
     pub(crate) leaves: bool,
     /// Work in a bare folder instead of the merged tree (`COPY --link`).
     pub(crate) bare: bool,
+    /// When its key was begun.
+    pub(crate) begun: Instant,
     /// What comments above the instruction ask of the cache.
     pub(crate) wishes: CacheWishes,
 }
@@ -128,8 +130,9 @@ impl Builder<'_> {
         if let Some(epoch) = self.request.epoch.filter(|_| self.request.rewrite_timestamp) {
             step.parts.text("rewrite-timestamp", epoch.to_string());
         }
-        let number = self.announce(&step.name);
         let started = Instant::now();
+        self.spent(Phase::Key, &step.name, step.begun);
+        let number = self.announce(&step.name);
         let key = step.parts.key();
         let turn = self.done.turn(&key);
         let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
