@@ -6,6 +6,7 @@
 
 mod builder;
 mod measure;
+mod plot;
 mod table;
 mod workload;
 
@@ -29,11 +30,13 @@ struct Options {
     only: Option<Vec<String>>,
     with: Option<Vec<String>>,
     runs: usize,
+    /// Where to draw the medians.
+    plot: Option<PathBuf>,
 }
 
 impl Options {
     fn parse(arguments: &[String]) -> Result<Options> {
-        let mut options = Options { only: None, with: None, runs: 3 };
+        let mut options = Options { only: None, with: None, runs: 3, plot: None };
         let mut arguments = arguments.iter();
         while let Some(option) = arguments.next() {
             let value = arguments.next().ok_or_else(|| format!("`{option}` wants a value"))?;
@@ -41,6 +44,7 @@ impl Options {
             match option.as_str() {
                 "--only" => options.only = list(),
                 "--with" => options.with = list(),
+                "--plot" => options.plot = Some(value.into()),
                 "--runs" => {
                     options.runs = value.parse().map_err(|_| format!("`{value}` is no number of runs"))?
                 }
@@ -90,36 +94,42 @@ fn compare(
         heading(&format!("{}: {}", workload.name, workload.about));
         for round in 0..options.runs {
             for builder in &builders {
-                let (cold, warm) = one_round(builder, workload, context, round)?;
-                println!("round {} {:<10} cold {cold}   warm {warm}", round + 1, builder.name);
-                table.add(workload.name, "cold", builder.name, cold);
-                table.add(workload.name, "warm", builder.name, warm);
+                for (state, sample) in one_round(builder, workload, context, round)? {
+                    println!("round {} {:<10} {state:<5} {sample}", round + 1, builder.name);
+                    table.add(workload.name, state, builder.name, sample);
+                }
             }
         }
     }
     heading("Medians");
     println!("{table}");
+    if let Some(file) = &options.plot {
+        std::fs::write(file, plot::svg(&table))?;
+    }
     Ok(())
 }
 
-/// A build with an empty store, and the same again.
+/// A build with an empty store, the same again, and once more with a line changed; or a transfer and its way back.
 fn one_round(
     builder: &Builder<'_>,
     workload: &Workload,
     context: &Path,
     round: usize,
-) -> Result<(Sample, Sample)> {
+) -> Result<Vec<(&'static str, Sample)>> {
     let store = builder.new_store(workload.name, round)?;
     if workload.is_transfer() {
         let pulled = builder.pull(&store, workload::TRANSFERRED, context)?;
         // Empty, so that nothing is mounted or there already; and gone with its blobs after the push.
         let target = Registry::start(&store.target())?;
         let pushed = builder.push(&store, workload::TRANSFERRED, context, &target)?;
-        return Ok((pulled, pushed));
+        return Ok(vec![("pull", pulled), ("push", pushed)]);
     }
-    let cold = builder.build(&store, context)?;
-    let warm = builder.build(&store, context)?;
-    Ok((cold, warm))
+    let mut samples =
+        vec![("cold", builder.build(&store, context)?), ("warm", builder.build(&store, context)?)];
+    if workload.edit(context, round + 1)? {
+        samples.push(("edit", builder.build(&store, context)?));
+    }
+    Ok(samples)
 }
 
 #[cfg(test)]

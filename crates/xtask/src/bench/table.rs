@@ -24,6 +24,20 @@ impl Table {
     }
 }
 
+impl Table {
+    pub(super) fn builders(&self) -> &[&'static str] {
+        &self.builders
+    }
+
+    /// Each kind of work with its builders' summaries, in order; none where a builder did not do it.
+    pub(super) fn medians(&self) -> impl Iterator<Item = (String, Vec<Option<Sample>>)> {
+        self.rows.iter().map(|((workload, state), samples)| {
+            let of = |builder: &&'static str| samples.get(builder).and_then(|samples| summary(samples));
+            (format!("{workload} {state}"), self.builders.iter().map(of).collect())
+        })
+    }
+}
+
 /// The median time and the highest peak.
 fn summary(samples: &[Sample]) -> Option<Sample> {
     let mut sorted = samples.to_vec();
@@ -45,15 +59,13 @@ impl fmt::Display for Table {
             .extend(self.builders.iter().skip(1).map(|builder| format!("{builder} / {}", self.builders[0])));
         writeln!(f, "| {} |", headings.join(" | "))?;
         writeln!(f, "| --- |{}", " ---: |".repeat(headings.len() - 1))?;
-        for ((workload, state), samples) in &self.rows {
-            let of = |builder: &&str| samples.get(*builder).and_then(|samples| summary(samples));
-            let mut cells = vec![format!("{workload} {state}")];
-            cells.extend(self.builders.iter().map(|builder| {
-                of(builder)
+        for (work, medians) in self.medians() {
+            let mut cells = vec![work];
+            cells.extend(medians.iter().map(|median| {
+                median
                     .map_or("–".into(), |sample| format!("{}, {}", seconds(sample.wall), size(sample.peak)))
             }));
-            let ours = of(&self.builders[0]);
-            cells.extend(self.builders.iter().skip(1).map(|builder| match (ours, of(builder)) {
+            cells.extend(medians.iter().skip(1).map(|theirs| match (medians[0], theirs) {
                 (Some(ours), Some(theirs)) => {
                     format!("{:.2}", theirs.wall.as_secs_f64() / ours.wall.as_secs_f64())
                 }

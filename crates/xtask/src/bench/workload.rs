@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use crate::oci::{Config, Layout, pack};
-use crate::process::Result;
+use crate::process::{Result, run_quietly, tool};
 use crate::registry::Registry;
 use crate::workspace::Workspace;
 
@@ -20,8 +20,8 @@ pub(super) struct Workload {
 /// How its context is made.
 #[derive(Debug)]
 enum Make {
-    /// The project's own example.
-    Example(&'static str),
+    /// The project's own example, and the file of it that is edited.
+    Example { path: &'static str, edited: &'static str },
     /// A function that fills an empty folder.
     Context(fn(&Path) -> Result<()>),
     /// A large base image, and a RUN upon it.
@@ -31,7 +31,11 @@ enum Make {
 }
 
 static WORKLOADS: [Workload; 7] = [
-    Workload { name: "W1", about: "the Node and nginx example", make: Make::Example("examples/node-nginx") },
+    Workload {
+        name: "W1",
+        about: "the Node and nginx example",
+        make: Make::Example { path: "examples/node-nginx", edited: "src/units.js" },
+    },
     Workload { name: "W2", about: "40 small RUN steps", make: Make::Context(many_steps) },
     Workload { name: "W3", about: "COPY of 1 GiB in 20,000 files", make: Make::Context(many_files) },
     Workload {
@@ -43,7 +47,7 @@ static WORKLOADS: [Workload; 7] = [
     Workload { name: "W8", about: "one RUN on a base of 4 layers and 71,000 files", make: Make::LargeBase },
     Workload {
         name: "W9",
-        about: "an image of 1 GiB in 12 layers: pulled and unpacked (cold), pushed to an empty registry (warm)",
+        about: "an image of 1 GiB in 12 layers: pulled and unpacked, pushed to an empty registry",
         make: Make::Transfer,
     },
 ];
@@ -68,6 +72,16 @@ impl Workload {
         matches!(self.make, Make::Transfer)
     }
 
+    /// Changes one line of the context's sources, each time another way; `false` where there are none.
+    pub(super) fn edit(&self, context: &Path, time: usize) -> Result<bool> {
+        let Make::Example { edited, .. } = self.make else { return Ok(false) };
+        let file = context.join(edited);
+        let source = fs::read_to_string(&file)?;
+        let kept = source.split("\n// edit ").next().unwrap_or_default().trim_end();
+        fs::write(&file, format!("{kept}\n// edit {time}\nexport const edition = {time};\n"))?;
+        Ok(true)
+    }
+
     /// The context's folder; made now, unless it was before.
     pub(super) fn prepare(
         &self,
@@ -77,7 +91,11 @@ impl Workload {
     ) -> Result<PathBuf> {
         let context = folder.join(self.name);
         match self.make {
-            Make::Example(path) => return Ok(workspace.root.join(path)),
+            // A copy: it will be edited.
+            Make::Example { path, .. } => once(&context, |context| {
+                let from = workspace.root.join(path).join(".");
+                run_quietly(tool("cp").arg("--recursive").arg(from).arg(context))
+            })?,
             Make::Context(make) => once(&context, make)?,
             Make::LargeBase => {
                 once(&context, |context| {
