@@ -64,15 +64,12 @@ impl Diagnostic {
         self
     }
 
-    /// Adds "did you mean `…`?" when there is something to suggest.
+    /// Adds the word that was probably meant, else all there are.
     #[must_use]
-    pub(crate) fn suggest<'a>(self, word: &str, known: impl IntoIterator<Item = &'a str>) -> Diagnostic {
-        match crate::suggestion(word, known) {
-            Some(name) => {
-                let text = format!("did you mean `{name}`?");
-                self.help(text)
-            }
-            None => self,
+    pub(crate) fn one_of(self, word: &str, known: &[&str]) -> Diagnostic {
+        match crate::suggestion(word, known.iter().copied()) {
+            Some(name) => self.help(format!("did you mean `{name}`?")),
+            None => self.help(format!("known: {}", known.join(", "))),
         }
     }
 }

@@ -81,17 +81,20 @@ impl Finding {
     }
 }
 
+const SETTINGS_HELP: &str = "settings are skip=RULE,RULE, error=true and experimental=RULE, joined by `;`";
+
 /// The settings that count: those of the build arg `BUILDKIT_DOCKERFILE_CHECK`, else those of the `check` directive.
 pub fn check_settings(
     dockerfile: &Dockerfile,
     arguments: &GraphArguments,
 ) -> Result<CheckSettings, Diagnostic> {
     if let Some(text) = arguments.build_args.get("BUILDKIT_DOCKERFILE_CHECK") {
-        return CheckSettings::parse(text).map_err(|reason| Diagnostic::error(reason, Span::default()));
+        let fault = |reason| Diagnostic::error(reason, Span::default()).help(SETTINGS_HELP);
+        return CheckSettings::parse(text).map_err(fault);
     }
     match dockerfile.directives.check() {
         Some(directive) => CheckSettings::parse(first_word(&directive.value.text))
-            .map_err(|reason| Diagnostic::error(reason, directive.value.span)),
+            .map_err(|reason| Diagnostic::error(reason, directive.value.span).help(SETTINGS_HELP)),
         None => Ok(CheckSettings::default()),
     }
 }

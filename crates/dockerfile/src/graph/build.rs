@@ -215,10 +215,7 @@ impl<'a> Builder<'a> {
             (None, false) => return expansion.value,
             (Some(missing), is_blank) => {
                 let names = Lookup::names(&self.globals);
-                let help = match crate::suggestion(&missing.name, names) {
-                    Some(known) => format!("did you mean `{known}`?"),
-                    None => format!("declare it before the first FROM: ARG {}=…", missing.name),
-                };
+                let help = declare_help(&missing.name, names);
                 let error = if is_blank {
                     blank
                 } else {
@@ -243,8 +240,8 @@ impl<'a> Builder<'a> {
         if value.is_empty() {
             let message = format!("empty platform value from expression {}", word.text);
             let name = word.text.trim_start_matches('$').trim_matches(['{', '}']);
-            self.errors
-                .push(Diagnostic::error(message, word.span).suggest(name, Lookup::names(&self.globals)));
+            let help = declare_help(name, Lookup::names(&self.globals));
+            self.errors.push(Diagnostic::error(message, word.span).help(help));
         }
         value
     }
@@ -278,6 +275,7 @@ impl<'a> Builder<'a> {
                 Err(error) => {
                     let fault = Diagnostic::error(error.message, span)
                         .label(onbuild.span, "in this trigger of the base stage");
+                    let fault = Diagnostic { help: error.help, ..fault };
                     self.faults.push((StageId(stage.index), fault));
                 }
             }
@@ -368,6 +366,14 @@ fn sources(instruction: &Instruction) -> Vec<(Word, Option<usize>)> {
             })
             .collect(),
         _ => Vec::new(),
+    }
+}
+
+/// What to do about a variable of FROM that is not set.
+fn declare_help(name: &str, known: Vec<&str>) -> String {
+    match crate::suggestion(name, known) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("declare it before the first FROM: ARG {name}=…"),
     }
 }
 

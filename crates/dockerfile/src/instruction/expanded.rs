@@ -1,5 +1,7 @@
 //! Instructions with their variables replaced.
 
+use super::expose::PORT_HELP;
+use super::signal::SIGNAL_HELP;
 use super::{Command, Copy, Env, Instruction, Run, Word, parse_port, parse_signal};
 use crate::expand::{ExpandError, Expansion, Mode, expand};
 use crate::lex::Heredoc;
@@ -82,9 +84,11 @@ pub(crate) fn expand_diagnostic(text: &str, span: Span, error: ExpandError) -> D
         true => Span::new((span.start + error.offset).min(span.end), (span.start + error.end).min(span.end)),
         false => span,
     };
-    let line = text.lines().next().unwrap_or_default();
+    // Of a heredoc only the part that is wrong.
+    let wrong = text.get(error.offset..error.end).filter(|_| text.contains('\n')).unwrap_or(text);
+    let line = wrong.lines().next().unwrap_or_default();
     let mut shown: String = line.chars().take(LONGEST_SHOWN).collect();
-    if shown.len() < text.trim_end().len() {
+    if shown.len() < wrong.trim_end().len() {
         shown.push('…');
     }
     let fault = Diagnostic::error(format!("failed to process `{shown}`: {}", error.message), at);
@@ -151,7 +155,8 @@ impl Expander<'_> {
         for word in words {
             let values = (self.expand)(&word.text, word.span, Mode::Word)?;
             for value in values.words {
-                parse_port(&value).map_err(|message| Diagnostic::error(message, word.span))?;
+                parse_port(&value)
+                    .map_err(|message| Diagnostic::error(message, word.span).help(PORT_HELP))?;
                 ports.push(Word::new(value, word.span));
             }
         }
@@ -163,7 +168,9 @@ impl Expander<'_> {
         let word = self.word(word)?;
         match parse_signal(&word.text) {
             Some(_) => Ok(word),
-            None => Err(Diagnostic::error(format!("invalid signal: {}", word.text), word.span)),
+            None => {
+                Err(Diagnostic::error(format!("invalid signal: {}", word.text), word.span).help(SIGNAL_HELP))
+            }
         }
     }
 
@@ -171,7 +178,8 @@ impl Expander<'_> {
         let volumes = self.words(words)?;
         match volumes.iter().find(|volume| volume.text.is_empty()) {
             None => Ok(volumes),
-            Some(empty) => Err(Diagnostic::error("VOLUME specified can not be an empty string", empty.span)),
+            Some(empty) => Err(Diagnostic::error("VOLUME specified can not be an empty string", empty.span)
+                .help("a variable that is not set has no text")),
         }
     }
 }

@@ -26,6 +26,10 @@ impl std::fmt::Display for Port {
     }
 }
 
+/// What a port may be.
+pub(crate) const PORT_HELP: &str =
+    "a port is a number up to 65535 or a range, with /tcp, /udp or /sctp: 8080, 53/udp, 9000-9010";
+
 /// The ports of `[[ip:]host:]port[-port][/protocol]`; the parts for a host are checked and dropped, as they are only
 /// taken for the sake of old files. The error says what is wrong with it.
 pub fn parse_port(text: &str) -> Result<Vec<Port>, String> {

@@ -33,7 +33,8 @@ impl<'a> Flags<'a> {
             let first = flags.iter().take(at).find(|other| other.name == flag.name);
             if let Some(first) = first.filter(|_| *kind != Kind::List) {
                 let message = format!("duplicate flag specified: --{}", flag.name);
-                errors.push(Diagnostic::error(message, flag.span).label(first.span, "first given here"));
+                let error = Diagnostic::error(message, flag.span).label(first.span, "first given here");
+                errors.push(error.help("one of them is enough"));
             }
             errors.extend(wrong_value(flag, *kind));
         }
@@ -74,11 +75,14 @@ fn wrong_value(flag: &Flag, kind: Kind) -> Option<Diagnostic> {
     let value = flag.value.as_ref().map(|value| value.text.as_str());
     match (kind, value) {
         (Kind::Boolean | Kind::List, Some("")) | (Kind::Text | Kind::List, None) => {
-            Some(Diagnostic::error(format!("missing a value on flag: --{}", flag.name), flag.span))
+            let message = format!("missing a value on flag: --{}", flag.name);
+            Some(Diagnostic::error(message, flag.span).help(format!("write --{}=value", flag.name)))
         }
         (Kind::Boolean, Some(text)) if !["true", "false"].iter().any(|b| text.eq_ignore_ascii_case(b)) => {
             let message = format!("expecting boolean value for flag --{}, not: {text}", flag.name);
-            Some(Diagnostic::error(message, flag.span))
+            Some(
+                Diagnostic::error(message, flag.span).help(format!("write --{0}, or --{0}=false", flag.name)),
+            )
         }
         _ => None,
     }

@@ -103,6 +103,30 @@ impl Keyword {
         Keyword::ALL.into_iter().find(|keyword| keyword.as_str().eq_ignore_ascii_case(word))
     }
 
+    /// How it is written, in short.
+    pub(crate) fn example(self) -> &'static str {
+        match self {
+            Keyword::Add => "ADD https://example.org/file.tar.gz /dest/",
+            Keyword::Arg => "ARG VERSION=1.0",
+            Keyword::Cmd => "CMD [\"server\", \"--port=80\"]",
+            Keyword::Copy => "COPY source destination",
+            Keyword::Entrypoint => "ENTRYPOINT [\"server\"]",
+            Keyword::Env => "ENV NAME=value",
+            Keyword::Expose => "EXPOSE 8080",
+            Keyword::From => "FROM image AS name",
+            Keyword::Healthcheck => "HEALTHCHECK --interval=30s CMD command",
+            Keyword::Label => "LABEL name=value",
+            Keyword::Maintainer => "LABEL org.opencontainers.image.authors=\"name\"",
+            Keyword::Onbuild => "ONBUILD RUN command",
+            Keyword::Run => "RUN command",
+            Keyword::Shell => "SHELL [\"/bin/bash\", \"-c\"]",
+            Keyword::StopSignal => "STOPSIGNAL SIGTERM",
+            Keyword::User => "USER name:group",
+            Keyword::Volume => "VOLUME /data",
+            Keyword::Workdir => "WORKDIR /app",
+        }
+    }
+
     /// Whether a word `<<NAME` of this instruction begins a heredoc.
     pub fn takes_heredocs(self) -> bool {
         matches!(self, Keyword::Add | Keyword::Copy | Keyword::Run)

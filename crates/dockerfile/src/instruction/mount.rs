@@ -118,6 +118,7 @@ impl Mount {
     pub(crate) fn parse(text: Word) -> Result<Mount, Diagnostic> {
         let fields = split_csv(&text.text).map_err(|reason| {
             Diagnostic::error(format!("failed to parse csv mounts: {reason}"), text.span)
+                .help("a value with a comma or a quote is put in double quotes, a quote in it doubled")
         })?;
         let fields = fields.into_iter().map(|field| match field.split_once('=') {
             Some((key, value)) => (key.to_ascii_lowercase(), Some(value.to_owned())),
@@ -154,6 +155,22 @@ impl Mount {
         Diagnostic::error(message, self.text.span)
     }
 
+    /// An error in the last field of that name, where its place is known: not in quotes, not over several lines.
+    fn error_in(&self, key: &str, message: String) -> Diagnostic {
+        let (text, span) = (&self.text.text, self.text.span);
+        let mut at = span.start;
+        let mut place = None;
+        for field in text.split(',') {
+            let name = field.split_once('=').map_or(field, |(name, _)| name);
+            if name.eq_ignore_ascii_case(key) {
+                place = Some(Span::new(at, at + field.len()));
+            }
+            at += field.len() + 1;
+        }
+        let is_plain = span.len() == text.len() && !text.contains('"');
+        Diagnostic::error(message, place.filter(|_| is_plain).unwrap_or(span))
+    }
+
     /// Reads the fields, except those for which `later` says that their value is not known yet.
     fn read(&self, later: impl Fn(&str) -> bool) -> Result<MountSpec, Diagnostic> {
         let mut spec = MountSpec::default();
@@ -185,8 +202,8 @@ impl Mount {
             .find(|(name, _)| name.eq_ignore_ascii_case(value))
             .map(|(_, kind)| *kind)
             .ok_or_else(|| {
-                self.error(format!("unsupported mount type \"{value}\""))
-                    .suggest(value, MountKind::NAMES.iter().map(|(name, _)| *name))
+                let error = self.error_in("type", format!("unsupported mount type \"{value}\""));
+                error.one_of(value, &MountKind::NAMES.map(|(name, _)| name))
             })
     }
 
@@ -200,11 +217,7 @@ impl Mount {
     fn unexpected_key(&self, key: &str) -> Diagnostic {
         let field = self.fields.iter().find(|(name, _)| name == key).and_then(|(_, value)| value.as_ref());
         let field = field.map_or(key.to_owned(), |value| format!("{key}={value}"));
-        let error = self.error(format!("unexpected key '{key}' in '{field}'"));
-        match crate::suggestion(key, KEYS) {
-            Some(_) => error.suggest(key, KEYS),
-            None => error.help(format!("known keys: {}", KEYS.join(", "))),
-        }
+        self.error_in(key, format!("unexpected key '{key}' in '{field}'")).one_of(key, &KEYS)
     }
 
     fn read_field(
@@ -223,7 +236,8 @@ impl Mount {
                 "required" if agent_or_secret || kind_unknown => spec.required = true,
                 "required" => return Err(self.wrong_kind(key, spec.kind)),
                 key if KEYS.contains(&key) => {
-                    return Err(self.error(format!("invalid field '{key}' must be a key=value pair")));
+                    let error = self.error_in(key, format!("invalid field '{key}' must be a key=value pair"));
+                    return Err(error.help(format!("write {key}=value")));
                 }
                 key => return Err(self.unexpected_key(key)),
             }
@@ -238,7 +252,8 @@ impl Mount {
             "readwrite" | "rw" => *read_only = Some(!self.boolean(key, value)?),
             "required" if agent_or_secret || kind_unknown => spec.required = self.boolean(key, value)?,
             "size" if spec.kind == MountKind::Tmpfs || kind_unknown => {
-                let wrong = || self.error(format!("invalid value for {key}: {value}")).help("try 64m, or 1g");
+                let wrong =
+                    || self.error_in(key, format!("invalid value for {key}: {value}")).help("try 64m, or 1g");
                 spec.size = Some(parse_size(value).ok_or_else(wrong)?);
             }
             "required" | "size" => return Err(self.wrong_kind(key, spec.kind)),
@@ -254,18 +269,17 @@ impl Mount {
     }
 
     fn wrong_kind(&self, key: &str, kind: MountKind) -> Diagnostic {
-        self.error(format!("unexpected key '{key}' for mount type '{}'", kind.as_str()))
+        let kinds = if key == "size" { "tmpfs" } else { "secret and ssh" };
+        self.error_in(key, format!("unexpected key '{key}' for mount type '{}'", kind.as_str()))
+            .help(format!("`{key}` is for mounts of type {kinds}"))
     }
 
     fn sharing(&self, value: &str) -> Result<Sharing, Diagnostic> {
-        SHARINGS
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case(value))
-            .map(|(_, sharing)| *sharing)
-            .ok_or_else(|| {
-                self.error(format!("unsupported sharing value \"{value}\""))
-                    .suggest(value, SHARINGS.iter().map(|(name, _)| *name))
-            })
+        let found = SHARINGS.iter().find(|(name, _)| name.eq_ignore_ascii_case(value));
+        found.map(|(_, sharing)| *sharing).ok_or_else(|| {
+            let error = self.error_in("sharing", format!("unsupported sharing value \"{value}\""));
+            error.one_of(value, &SHARINGS.map(|(name, _)| name))
+        })
     }
 
     /// A boolean as Go's `strconv.ParseBool` reads it.
@@ -273,12 +287,17 @@ impl Mount {
         match value {
             "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
             "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-            _ => Err(self.error(format!("invalid value for {key}: {value}")).help("write true or false")),
+            _ => {
+                let error = self.error_in(key, format!("invalid value for {key}: {value}"));
+                Err(error.help("write true or false"))
+            }
         }
     }
 
     fn number(&self, key: &str, value: &str, base: u32) -> Result<u32, Diagnostic> {
-        let wrong = || self.error(format!("invalid value {value} for {key}"));
+        let help =
+            if base == 8 { "write octal digits: 0755" } else { "write a number; names are not looked up" };
+        let wrong = || self.error_in(key, format!("invalid value {value} for {key}")).help(help);
         if value.starts_with('+') {
             return Err(wrong());
         }
@@ -290,28 +309,38 @@ impl Mount {
         let has_inode = matches!(kind, MountKind::Cache | MountKind::Secret | MountKind::Ssh);
         let inode = [("mode", spec.mode), ("uid", spec.uid), ("gid", spec.gid)];
         if let Some((key, _)) = inode.iter().find(|(_, value)| value.is_some() && !has_inode) {
-            return Err(self.error(format!("{key} not allowed for \"{}\" type mounts", kind.as_str())));
+            let message = format!("{key} not allowed for \"{}\" type mounts", kind.as_str());
+            let help = format!("`{key}` is for mounts of type cache, secret and ssh");
+            return Err(self.error_in(key, message).help(help));
         }
         if spec.sharing.is_some() && kind != MountKind::Cache {
-            return Err(self.error(format!("invalid cache sharing set for {} mount", kind.as_str())));
+            let message = format!("invalid cache sharing set for {} mount", kind.as_str());
+            return Err(self.error_in("sharing", message).help("`sharing` is for mounts of type cache"));
         }
         let is_set = |value: &Option<String>| value.as_ref().is_some_and(|text| !text.is_empty());
         let (source, target, id) = (is_set(&spec.source), is_set(&spec.target), is_set(&spec.id));
         let is_root =
             |path: &String| path.starts_with('/') && path.split('/').all(|part| matches!(part, "" | "."));
         if spec.target.as_ref().is_some_and(is_root) {
-            return Err(self.error("invalid mount target \"/\"".to_owned()));
+            let error = self.error("invalid mount target \"/\"".to_owned());
+            return Err(error.help("nothing can be mounted over the root; name a folder in it"));
         }
-        let message = match kind {
-            MountKind::Secret if is_set(&spec.from) => "secret mount should not have a from",
-            MountKind::Secret if !source && !target && !id => {
-                "invalid secret mount. one of source, target required"
+        let (message, help) = match kind {
+            MountKind::Secret if is_set(&spec.from) => {
+                ("secret mount should not have a from", "secrets come from --secret id=…,src=…")
             }
-            MountKind::Secret if source && id => "both source and id can't be set",
-            MountKind::Ssh if source => "ssh does not support source",
+            MountKind::Secret if !source && !target && !id => {
+                ("invalid secret mount. one of source, target required", "write type=secret,id=name")
+            }
+            MountKind::Secret if source && id => {
+                ("both source and id can't be set", "they mean the same; write id=name")
+            }
+            MountKind::Ssh if source => {
+                ("ssh does not support source", "name an agent by id; the command line has --ssh id=socket")
+            }
             _ => return Ok(spec),
         };
-        Err(self.error(message.to_owned()))
+        Err(self.error(message.to_owned()).help(help))
     }
 }
 

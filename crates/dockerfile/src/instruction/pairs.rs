@@ -57,30 +57,45 @@ pub(crate) fn read_pairs(
     let range = text.trim(range);
     let words = quoted_words(text, range.clone(), escape);
     let Some(first) = words.first() else {
-        errors.push(Diagnostic::error(format!("{keyword} requires at least one argument"), span));
+        let help = format!("for example {}", keyword.example());
+        errors.push(Diagnostic::error(format!("{keyword} requires at least one argument"), span).help(help));
         return None;
     };
     if !text.slice(first.clone()).contains('=') {
         return read_legacy(text, range, keyword, errors);
     }
-    let mut pairs = Vec::new();
+    let mut pairs: Vec<KeyValue> = Vec::new();
     for range in words {
         match split_pair(text, range.clone()) {
             Some((key, value)) => pairs.push(KeyValue { key, value }),
-            None => errors.push(missing_equals(text, range)),
+            None => {
+                errors.push(missing_equals(text, range, pairs.last()));
+                break;
+            }
         }
     }
     for pair in pairs.iter().filter(|pair| pair.key.text.is_empty()) {
         let span = pair.key.span.to(pair.value.span);
-        errors.push(Diagnostic::error(format!("{keyword} names can not be blank"), span));
+        let error = Diagnostic::error(format!("{keyword} names can not be blank"), span);
+        errors.push(error.help(format!("write {}", keyword.example())));
     }
     Some(Env { pairs, legacy: false })
 }
 
-fn missing_equals(text: &Text, range: Range<usize>) -> Diagnostic {
+/// `before` is the pair that the word, probably, was to be a part of.
+fn missing_equals(text: &Text, range: Range<usize>, before: Option<&KeyValue>) -> Diagnostic {
     let word = word(text, range);
     let message = format!("syntax error: can't find = in \"{}\". Must be of the form: name=value", word.text);
-    Diagnostic::error(message, word.span).help("a value with blanks needs quotes: name=\"two words\"")
+    let help = match before.map(|pair| (pair.key.text.as_str(), pair.value.text.as_str())) {
+        Some((key, value)) if value.contains("${") && !value.contains('}') => {
+            format!("a `${{…}}` with blanks in it needs quotes: {key}=\"{value} …}}\"")
+        }
+        Some((key, value)) if !value.contains(['"', '\'']) => {
+            format!("a value with blanks needs quotes: {key}=\"{value} {}\"", word.text)
+        }
+        _ => "a value with blanks needs quotes: name=\"two words\"".to_owned(),
+    };
+    Diagnostic::error(message, word.span).help(help)
 }
 
 fn read_legacy(

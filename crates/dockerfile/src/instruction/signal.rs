@@ -7,6 +7,9 @@ const NAMES: [&str; 31] = [
     "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
+/// What a signal may be.
+pub(crate) const SIGNAL_HELP: &str = "a signal is a name or a number: SIGTERM, QUIT, 15, RTMIN+3";
+
 const RTMIN: u32 = 34;
 const RTMAX: u32 = 64;
 

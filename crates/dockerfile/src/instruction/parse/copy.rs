@@ -31,7 +31,7 @@ impl Parsing<'_> {
         if words.len() < 2 {
             if self.errors.len() == before {
                 let message = "requires at least two arguments, but only one was provided. Destination could not be determined";
-                self.error(format!("{} {message}", at.keyword), at.span);
+                self.too_few(at, message);
             }
             return None;
         }
@@ -41,7 +41,9 @@ impl Parsing<'_> {
             at.heredocs.iter().any(|h| h.word.start <= word.span.start && word.span.end <= h.word.end)
         };
         if is_heredoc(&destination) {
-            self.error(format!("{} cannot accept a heredoc as a destination", at.keyword), destination.span);
+            let message = format!("{} cannot accept a heredoc as a destination", at.keyword);
+            let help = format!("the destination stands last: {} {} /path", at.keyword, destination.text);
+            self.error(message, destination.span, help);
         }
         let from = flags.text("from");
         if self.strict

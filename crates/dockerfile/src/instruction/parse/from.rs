@@ -11,7 +11,6 @@ impl Parsing<'_> {
         let mut words = at.text.fields(at.range.clone()).into_iter().map(|range| word(at.text, range));
         let (base, as_text, written, more) = (words.next(), words.next(), words.next(), words.next());
         let platform = flags.text("platform");
-        let wrong = "FROM requires either one or three arguments";
         match (base, as_text, written, more) {
             (Some(base), None, _, _) => {
                 Some(From { base, name: None, name_text: None, as_text: None, platform })
@@ -36,13 +35,21 @@ impl Parsing<'_> {
                     platform,
                 })
             }
-            (Some(base), Some(second), None, _) if !second.text.eq_ignore_ascii_case("as") => {
-                let help = format!("to name the stage, write FROM {} AS {}", base.text, second.text);
-                self.errors.push(Diagnostic::error(wrong, at.span).help(help));
-                None
-            }
-            _ => {
-                self.error(wrong, at.span);
+            (base, second, third, _) => {
+                let mut words = [&base, &second, &third].into_iter().flatten();
+                let split = words.find(|word| word.text.contains("${") && !word.text.contains('}'));
+                let help = match (&base, &second, &third) {
+                    _ if split.is_some() => "a `${…}` in FROM cannot have blanks in it".to_owned(),
+                    (Some(base), Some(second), None) if !second.text.eq_ignore_ascii_case("as") => {
+                        format!("to name the stage, write FROM {} AS {}", base.text, second.text)
+                    }
+                    (Some(base), Some(_), Some(third)) => {
+                        format!("write FROM {} AS {}", base.text, third.text)
+                    }
+                    _ => format!("write {}", at.keyword.example()),
+                };
+                let wrong = "FROM requires either one or three arguments";
+                self.error(wrong, split.map_or(at.span, |word| word.span), help);
                 None
             }
         }

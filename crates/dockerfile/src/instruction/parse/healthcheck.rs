@@ -22,7 +22,7 @@ impl Parsing<'_> {
     pub(super) fn healthcheck(&mut self, at: &Arguments<'_>) -> Option<Healthcheck> {
         let fields = at.text.fields(at.range.clone());
         let Some(first) = fields.first() else {
-            self.error("HEALTHCHECK requires at least one argument", at.span);
+            self.too_few(at, "requires at least one argument");
             return None;
         };
         let rest = at.text.trim(first.end..at.range.end);
@@ -37,7 +37,8 @@ impl Parsing<'_> {
         let kind = at.text.slice(first.clone());
         if kind.eq_ignore_ascii_case("NONE") {
             if !rest.is_empty() {
-                self.error("HEALTHCHECK NONE takes no arguments", at.text.span(rest));
+                let help = "write HEALTHCHECK CMD command to have a check";
+                self.error("HEALTHCHECK NONE takes no arguments", at.text.span(rest), help);
             }
             return Some(check);
         }
@@ -64,7 +65,8 @@ impl Parsing<'_> {
             CommandLine::Exec(words) => words.is_empty(),
         };
         if is_missing {
-            self.error("missing command after HEALTHCHECK CMD", at.span);
+            let help = "for example HEALTHCHECK CMD wget -q -O /dev/null http://localhost/";
+            self.error("missing command after HEALTHCHECK CMD", at.span, help);
         }
         check.command = Some(command);
         Some(check)
@@ -80,7 +82,8 @@ impl Parsing<'_> {
             return 0;
         };
         if nanos != 0 && nanos < SHORTEST_INTERVAL {
-            self.error(format!("Interval \"{flag}\" cannot be less than 1ms"), value.span);
+            let message = format!("interval \"{flag}\" cannot be less than 1ms");
+            self.error(message, value.span, "0 stands for the default");
         }
         nanos
     }
@@ -89,12 +92,14 @@ impl Parsing<'_> {
         let Some(value) = value else { return 0 };
         match value.text.parse::<i32>() {
             Ok(retries) if retries < 0 => {
-                self.error(format!("--retries cannot be negative ({retries})"), value.span);
+                let message = format!("--retries cannot be negative ({retries})");
+                self.error(message, value.span, "0 stands for the default, which is 3");
                 0
             }
             Ok(retries) => retries,
             Err(_) => {
-                self.error(format!("--retries must be a number, not \"{}\"", value.text), value.span);
+                let message = format!("--retries must be a number, not \"{}\"", value.text);
+                self.error(message, value.span, "for example --retries=3");
                 0
             }
         }

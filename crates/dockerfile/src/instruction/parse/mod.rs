@@ -65,11 +65,7 @@ fn read_keyword<'a>(
     let (keyword, rest) = split_keyword(text, range.clone());
     let line = text.trim(range);
     let Some(keyword) = keyword else {
-        let written = text.slice(line.start..rest.start);
-        errors.push(
-            Diagnostic::error(format!("unknown instruction: {written}"), text.span(line.start..rest.start))
-                .suggest(&written.to_uppercase(), Keyword::ALL.map(Keyword::as_str)),
-        );
+        errors.push(unknown(text.slice(line.start..rest.start), text.span(line.start..rest.start)));
         return None;
     };
     let (flags, rest) = split_flags(text, rest);
@@ -77,9 +73,26 @@ fn read_keyword<'a>(
     Some(Arguments { keyword, text, range, flags, heredocs: Vec::new(), span: text.span(line) })
 }
 
+fn unknown(written: &str, span: Span) -> Diagnostic {
+    let error = Diagnostic::error(format!("unknown instruction: {written}"), span);
+    let near = crate::suggestion(&written.to_uppercase(), Keyword::ALL.map(Keyword::as_str));
+    let is_marker = ["<<<<<<<", "=======", ">>>>>>>", "|||||||"].contains(&written);
+    error.help(match near {
+        Some(name) => format!("did you mean `{name}`?"),
+        None if is_marker => "a conflict of a merge was left in the file".to_owned(),
+        None => "to go on with the line above, end that one with the escape character; only RUN, COPY and ADD take heredocs".to_owned(),
+    })
+}
+
 impl Parsing<'_> {
-    fn error(&mut self, message: impl Into<String>, span: Span) {
-        self.errors.push(Diagnostic::error(message, span));
+    fn error(&mut self, message: impl Into<String>, span: Span, help: impl Into<String>) {
+        self.errors.push(Diagnostic::error(message, span).help(help));
+    }
+
+    /// Arguments are missing.
+    fn too_few(&mut self, at: &Arguments<'_>, message: &str) {
+        let help = format!("for example {}", at.keyword.example());
+        self.error(format!("{} {message}", at.keyword), at.span, help);
     }
 
     fn command(&mut self, at: &Arguments<'_>) -> Option<Command> {
@@ -122,7 +135,8 @@ impl Parsing<'_> {
             Json::Other => None,
             Json::NotStrings => {
                 let message = "when using JSON array syntax, arrays must be comprised of strings only";
-                self.error(message, at.text.span(range));
+                let help = "put the others in double quotes too: [\"sleep\", \"5\"]";
+                self.error(message, at.text.span(range), help);
                 None
             }
         }

@@ -16,7 +16,7 @@ impl Parsing<'_> {
                 Ok(mount) => {
                     if self.strict && mount.has_variable_source() {
                         let message = "'from' doesn't support variable expansion, define alias stage instead";
-                        self.error(message, mount.text.span);
+                        self.error(message, mount.text.span, "write FROM name AS alias, and from=alias");
                     }
                     mounts.push(mount);
                 }
@@ -45,10 +45,8 @@ impl Parsing<'_> {
         let found = known.iter().find(|(name, _)| *name == value.text).map(|(_, choice)| *choice);
         if found.is_none() {
             let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
-            self.errors.push(
-                Diagnostic::error(format!("unsupported {what} \"{}\"", value.text), value.span)
-                    .help(format!("known: {}", names.join(", "))),
-            );
+            let error = Diagnostic::error(format!("unsupported {what} \"{}\"", value.text), value.span);
+            self.errors.push(error.one_of(&value.text, &names));
         }
         found
     }

@@ -1,6 +1,8 @@
 //! Instructions of plain words.
 
+use super::super::expose::PORT_HELP;
 use super::super::pairs::{quoted_words, split_pair, word};
+use super::super::signal::SIGNAL_HELP;
 use super::super::{Arg, Expose, Keyword, Onbuild, Word, parse_port, parse_signal};
 use super::{Arguments, Parsing};
 use crate::Diagnostic;
@@ -10,7 +12,7 @@ impl Parsing<'_> {
     /// Instructions that take the rest of the line.
     pub(super) fn one_word(&mut self, at: &Arguments<'_>) -> Option<Word> {
         if at.range.is_empty() {
-            self.error(format!("{} requires exactly one argument", at.keyword), at.span);
+            self.too_few(at, "requires exactly one argument");
             return None;
         }
         Some(word(at.text, at.range.clone()))
@@ -19,7 +21,7 @@ impl Parsing<'_> {
     pub(super) fn arg(&mut self, at: &Arguments<'_>) -> Option<Vec<Arg>> {
         let words = quoted_words(at.text, at.range.clone(), self.escape);
         if words.is_empty() {
-            self.error("ARG requires at least one argument", at.span);
+            self.too_few(at, "requires at least one argument");
             return None;
         }
         let mut args = Vec::new();
@@ -30,7 +32,7 @@ impl Parsing<'_> {
                 None => (word(at.text, range), None),
             };
             if name.text.is_empty() {
-                self.error("ARG names can not be blank", span);
+                self.error("ARG names can not be blank", span, "write ARG NAME=value");
             }
             args.push(Arg { name, default, span });
         }
@@ -41,12 +43,12 @@ impl Parsing<'_> {
         let ports: Vec<Word> =
             at.text.fields(at.range.clone()).into_iter().map(|r| word(at.text, r)).collect();
         if ports.is_empty() {
-            self.error("EXPOSE requires at least one argument", at.span);
+            self.too_few(at, "requires at least one argument");
             return None;
         }
         for port in ports.iter().filter(|port| is_plain(&port.text)) {
             if let Err(message) = parse_port(&port.text) {
-                self.faults.push(Diagnostic::error(message, port.span));
+                self.faults.push(Diagnostic::error(message, port.span).help(PORT_HELP));
             }
         }
         Some(Expose { ports })
@@ -54,17 +56,19 @@ impl Parsing<'_> {
 
     pub(super) fn onbuild(&mut self, at: &Arguments<'_>) -> Option<Onbuild> {
         if at.range.is_empty() {
-            self.error("ONBUILD requires at least one argument", at.span);
+            self.too_few(at, "requires at least one argument");
             return None;
         }
         let keyword = split_keyword(at.text, at.range.clone()).0;
         let span = at.text.span(at.text.trim(at.range.clone()));
         match keyword {
             Some(Keyword::Onbuild) => {
-                self.error("chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed", span);
+                let help = "a trigger fires once, in the build that starts from this image";
+                self.error("chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed", span, help);
             }
             Some(keyword @ (Keyword::From | Keyword::Maintainer)) => {
-                self.error(format!("{keyword} isn't allowed as an ONBUILD trigger"), span);
+                let message = format!("{keyword} isn't allowed as an ONBUILD trigger");
+                self.error(message, span, "any other instruction may be a trigger");
             }
             _ => {}
         }
@@ -81,10 +85,10 @@ impl Parsing<'_> {
     pub(super) fn shell(&mut self, at: &Arguments<'_>) -> Option<Vec<Word>> {
         let before = self.errors.len();
         match self.json(at, at.range.clone()) {
-            Some(words) if words.is_empty() => self.error("SHELL requires at least one argument", at.span),
+            Some(words) if words.is_empty() => self.too_few(at, "requires at least one argument"),
             Some(words) => return Some(words),
             None if self.errors.len() > before => {}
-            None if at.range.is_empty() => self.error("SHELL requires at least one argument", at.span),
+            None if at.range.is_empty() => self.too_few(at, "requires at least one argument"),
             None => {
                 let span = at.text.span(at.range.clone());
                 self.errors.push(
@@ -99,7 +103,8 @@ impl Parsing<'_> {
     pub(super) fn stop_signal(&mut self, at: &Arguments<'_>) -> Option<Word> {
         let signal = self.one_word(at)?;
         if is_plain(&signal.text) && parse_signal(&signal.text).is_none() {
-            self.faults.push(Diagnostic::error(format!("invalid signal: {}", signal.text), signal.span));
+            let message = format!("invalid signal: {}", signal.text);
+            self.faults.push(Diagnostic::error(message, signal.span).help(SIGNAL_HELP));
         }
         Some(signal)
     }
@@ -108,13 +113,17 @@ impl Parsing<'_> {
         let before = self.errors.len();
         let mut volumes = self.words(at);
         if volumes.is_empty() && self.errors.len() == before {
-            self.error("VOLUME requires at least one argument", at.span);
+            self.too_few(at, "requires at least one argument");
             return None;
         }
         for volume in &mut volumes {
             volume.text = volume.text.trim().to_owned();
             if volume.text.is_empty() {
-                self.error("VOLUME specified can not be an empty string", volume.span);
+                self.error(
+                    "VOLUME specified can not be an empty string",
+                    volume.span,
+                    "for example VOLUME /data",
+                );
             }
         }
         Some(volumes)
