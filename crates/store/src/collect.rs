@@ -112,12 +112,12 @@ impl Store {
         self.prune(options).map(Some)
     }
 
-    /// Measures new trees before the gate is taken, since that walks them.
+    /// Measures new trees before the gate is taken for good, since that walks them.
     fn measure_trees(&self) -> Result<()> {
         let inventory = Inventory::read(&self.inner.layout)?;
         let snapshots = inventory.snapshots.values().map(|tree| &tree.dir);
         for dir in snapshots.chain(inventory.layers.values().flatten().map(|tree| &tree.dir)) {
-            disk(&self.inner.session, dir)?;
+            self.tree_bytes(dir)?;
         }
         Ok(())
     }

@@ -15,10 +15,12 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use crate::cache::CacheResult;
 use crate::error::Result;
 use crate::layout::Layout;
+use crate::lock::Hold;
 use crate::memo::Memo;
 use crate::session::{Session, names};
 use crate::{
-    CacheRecord, ImageRecord, LayerInfo, Parent, Resource, SnapshotId, SnapshotInfo, StoreError, record,
+    CacheRecord, ImageRecord, LayerInfo, Parent, Resource, SnapshotId, SnapshotInfo, Store, StoreError,
+    record,
 };
 
 /// One document.
@@ -227,20 +229,44 @@ fn chain_id(hex: &str) -> Option<ChainId> {
 }
 
 /// Bytes of the files of a tree, each inode once: measured once, as a published tree never changes, and kept in `disk`
-/// beside it.
+/// beside it. The caller holds the gate; who does not takes [`Store::tree_bytes`].
 pub(crate) fn disk(session: &Session, dir: &Path) -> Result<u64> {
-    let kept = dir.join("disk");
-    if let Some(bytes) = fs::read_to_string(&kept).ok().and_then(|text| text.parse().ok()) {
-        return Ok(bytes);
+    match noted(dir) {
+        Some(bytes) => Ok(bytes),
+        None => {
+            let bytes = measure(&dir.join("fs"))?;
+            note(session, dir, bytes)?;
+            Ok(bytes)
+        }
     }
-    let bytes = measure(&dir.join("fs"))?;
+}
+
+fn noted(dir: &Path) -> Option<u64> {
+    fs::read_to_string(dir.join("disk")).ok()?.parse().ok()
+}
+
+fn note(session: &Session, dir: &Path, bytes: u64) -> Result<()> {
     let temporary = session.temporary("disk");
     fs::write(&temporary, bytes.to_string()).on("write", &temporary)?;
     // The tree may have been collected meanwhile: then there is nowhere to note it, which is no matter.
-    if fs::rename(&temporary, &kept).is_err() {
+    if fs::rename(&temporary, dir.join("disk")).is_err() {
         record::remove(&temporary)?;
     }
-    Ok(bytes)
+    Ok(())
+}
+
+impl Store {
+    /// Bytes of a tree, as [`disk`] has them. The walk goes without the gate, the note is made under it: a file that came into a
+    /// tree when its deletion had begun would make that fail.
+    pub(crate) fn tree_bytes(&self, dir: &Path) -> Result<u64> {
+        if let Some(bytes) = noted(dir) {
+            return Ok(bytes);
+        }
+        let bytes = measure(&dir.join("fs"))?;
+        let _gate = self.gate(Hold::Shared)?;
+        note(&self.inner.session, dir, bytes)?;
+        Ok(bytes)
+    }
 }
 
 /// Sum of the lengths of all regular files below `path`, each inode once. What may not be looked into counts nothing: it

@@ -133,13 +133,34 @@ impl Drop for Session {
     }
 }
 
-/// Makes the lease under another name and renames it when its lock is held: whoever sees the name sees the lock.
+/// Makes the lease under another name and renames it when its lock is held: whoever sees the name sees the lock. One that
+/// was swept before it was locked is made anew.
 fn new_lease(unborn: &Path, path: &Path) -> Result<File> {
-    let file =
-        OpenOptions::new().append(true).create_new(true).mode(0o600).open(unborn).on("create", unborn)?;
-    lock::wait(&file, Hold::Exclusive, unborn)?;
-    fs::rename(unborn, path).on("rename", unborn)?;
-    Ok(file)
+    loop {
+        let file =
+            OpenOptions::new().append(true).create_new(true).mode(0o600).open(unborn).on("create", unborn)?;
+        lock::wait(&file, Hold::Exclusive, unborn)?;
+        match fs::rename(unborn, path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => return other.on("rename", unborn).map(|()| file).map_err(Into::into),
+        }
+    }
+}
+
+/// Removes leases whose processes died before they had their name. The lock is held while one goes: its process, if it
+/// lives after all, then finds the name gone.
+pub(crate) fn sweep_unborn(leases: &Path) -> Result<()> {
+    for name in names(leases)?.into_iter().filter(|name| name.starts_with(UNBORN)) {
+        let path = leases.join(name);
+        let file = match OpenOptions::new().append(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            other => other.on("open", &path)?,
+        };
+        if lock::attempt(&file, Hold::Exclusive, &path)? {
+            crate::record::remove(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// The sessions that have a lease, by whether their process still lives.

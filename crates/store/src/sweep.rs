@@ -9,12 +9,13 @@ use crate::Store;
 use crate::error::Result;
 use crate::lock;
 use crate::record;
-use crate::session::{Sessions, names};
+use crate::session::{Sessions, names, sweep_unborn};
 
 /// Removes the temporary folders of dead sessions, then their leases. An ordinary open finds none: three short lists.
 pub(crate) fn dead_sessions(store: &Store) -> Result<()> {
     let layout = &store.inner.layout;
     let (leases, tmp) = (layout.dir("leases"), layout.dir("tmp"));
+    sweep_unborn(&leases)?;
     for name in names(&tmp)? {
         if lock::is_held(&leases.join(&name))? {
             continue;

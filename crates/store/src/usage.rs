@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::Store;
 use crate::error::Result;
-use crate::inventory::{Inventory, disk, measure};
+use crate::inventory::{Inventory, measure};
 use crate::session::names;
 
 /// A number of things and their bytes.
@@ -62,16 +62,14 @@ impl Store {
     /// Bytes of one snapshot's own files on disk; 0 where it is not here.
     pub fn snapshot_bytes(&self, id: &crate::SnapshotId) -> Result<u64> {
         match self.snapshot(id)? {
-            Some(snapshot) => {
-                crate::inventory::disk(&self.inner.session, crate::layout::parent(&snapshot.fs()))
-            }
+            Some(snapshot) => self.tree_bytes(crate::layout::parent(&snapshot.fs())),
             None => Ok(0),
         }
     }
 
     /// Counts everything. Each tree is measured once in its life; the rest is a list of names and lengths.
     pub fn usage(&self) -> Result<Usage> {
-        let (session, layout) = (&self.inner.session, &self.inner.layout);
+        let layout = &self.inner.layout;
         let inventory = Inventory::read(layout)?;
         let mut usage = Usage::default();
         inventory.blobs.values().for_each(|(_, bytes)| usage.blobs.add(*bytes));
@@ -79,10 +77,10 @@ impl Store {
         inventory.memos.iter().for_each(|entry| usage.memos.add(entry.bytes));
         inventory.tags.iter().for_each(|entry| usage.tags.add(entry.bytes));
         for tree in inventory.snapshots.values() {
-            usage.snapshots.add(disk(session, &tree.dir)?);
+            usage.snapshots.add(self.tree_bytes(&tree.dir)?);
         }
         for tree in inventory.layers.values().flatten() {
-            usage.layers.add(disk(session, &tree.dir)?);
+            usage.layers.add(self.tree_bytes(&tree.dir)?);
         }
         for id in names(&layout.dir("mounts"))? {
             let folder = layout.dir("mounts").join(id);

@@ -168,6 +168,60 @@ fn a_kill_at_any_instant_leaves_a_store_that_opens_and_is_right() {
     assert_eq!(store.usage().unwrap().bytes(), 0, "nothing is unreachable for ever");
 }
 
+/// The threads and processes that wait for the lock of a file (proc(5), `/proc/locks`).
+fn waiters(file: &Path) -> usize {
+    use std::os::unix::fs::MetadataExt;
+    let inode = format!(":{} ", fs::metadata(file).unwrap().ino());
+    let locks = fs::read_to_string("/proc/locks").unwrap();
+    locks.lines().filter(|line| line.contains("-> FLOCK") && line.contains(&inode)).count()
+}
+
+/// A note of its size that reached a tree after its deletion had begun would make that fail: "Directory not empty".
+#[test]
+fn nothing_is_put_into_a_tree_while_another_process_decides_what_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let made = snapshot(&store, &Parent::None, b"content");
+    let note = made.fs().parent().unwrap().join("disk");
+    let gate = fs::File::open(folder.path().join("lock")).unwrap();
+    gate.lock().unwrap();
+    std::thread::scope(|scope| {
+        // Free again also where an assertion ends this: the threads wait for it.
+        let gate = gate;
+        for work in [
+            |store: &Store| drop(store.usage().unwrap()),
+            |store: &Store| drop(store.prune(&everything()).unwrap()),
+        ] {
+            let store = &store;
+            scope.spawn(move || work(store));
+        }
+        // Both have measured, and wait at the gate.
+        while waiters(&folder.path().join("lock")) < 2 {
+            assert!(!note.exists());
+            sleep(Duration::from_millis(1));
+        }
+        assert!(!note.exists());
+        gate.unlock().unwrap();
+    });
+    assert!(note.exists());
+}
+
+#[test]
+fn leases_that_never_got_their_name_are_swept() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(folder.path()));
+    let leases = folder.path().join("leases");
+    for name in [".new-1-dead", ".new-2-alive"] {
+        fs::write(leases.join(name), "").unwrap();
+    }
+    let alive = fs::File::open(leases.join(".new-2-alive")).unwrap();
+    alive.lock().unwrap();
+    let _store = open(folder.path());
+    let unborn: Vec<_> =
+        list(folder.path(), "leases").into_iter().filter(|name| name.starts_with('.')).collect();
+    assert_eq!(unborn, [".new-2-alive"]);
+}
+
 /// A build of many steps that looks after each whether everything below is still there.
 fn build(root: &Path, seed: u64) {
     let store = open(root);
