@@ -48,5 +48,32 @@ fn benches(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(dockerfile, benches);
+/// A mebibyte of one thing; the name, what begins the file, what is repeated, what ends it.
+const NASTY: [(&str, &str, &str, &str); 6] = [
+    ("continuations", "RUN ", "a \\\n", "a\n"),
+    ("nested variables", "ENV a=", "${a:-${a:-b}}\\\n", "\n"),
+    ("heredocs", "", "RUN <<E\nE\n", ""),
+    ("args", "ARG ", "A=1 \\\n", "B\n"),
+    ("one JSON array", "CMD [", "\"a\", \\\n", "\"b\"]\n"),
+    ("stages", "", "FROM a AS b\n", ""),
+];
+
+fn nasty(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("parse and plan");
+    group.sample_size(10);
+    for (name, begin, piece, end) in NASTY {
+        for size in [256 * 1024, 1024 * 1024] {
+            let text = format!("FROM a\n{begin}{}{end}", piece.repeat(size / piece.len()));
+            group.bench_function(format!("{name}, {} KiB", size / 1024), |bencher| {
+                bencher.iter(|| {
+                    let dockerfile = Dockerfile::parse(black_box(&text)).ok()?;
+                    let graph = StageGraph::of(&dockerfile, &GraphArguments::default()).ok()?;
+                    graph.plan_for(None).ok().map(|plan| plan.stages.len())
+                });
+            });
+        }
+    }
+}
+
+criterion_group!(dockerfile, benches, nasty);
 criterion_main!(dockerfile);

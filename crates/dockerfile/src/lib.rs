@@ -32,6 +32,11 @@ mod span;
 mod suggest;
 mod wishes;
 
+/// The README's example is tried with the others.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub use check::{
     BaseImage, BaseImages, CheckInput, CheckSettings, Finding, Inspection, Rule, Verify, check,
     check_settings, inspect, looks_secret, unused_build_args,

@@ -3,6 +3,10 @@
 //! Texts are put together from lines on which all three should agree. Where they do not agree, the reference decides;
 //! those texts are listed with the reason.
 
+use std::fmt::Debug;
+use std::fs;
+use std::path::{Path, PathBuf};
+
 use proptest::prelude::*;
 use rbuild_dockerfile::{Command, CommandLine, Dockerfile};
 
@@ -150,6 +154,71 @@ const DIFFERENT: [(&str, bool, bool, bool); 13] = [
     ("FROM a\nFRM x\n", false, false, true),
     ("RUN x\n", false, false, true),
 ];
+
+/// Files that `parse-dockerfile` refuses or reads otherwise, while the reference agrees with us.
+const OTHERWISE: [(&str, &str); 17] = [
+    ("lint/duplicate-stage", "two stages of one name"),
+    ("stages/dup-from", "two stages of one name"),
+    ("stages/dup-from-2", "two stages of one name"),
+    ("stages/target-dup", "two stages of one name"),
+    ("meta/entrypoint-empty-child", "an empty array is an exec form"),
+    ("parse/run-json-empty", "an empty array is an exec form"),
+    ("parse/cmd-none", "CMD without arguments"),
+    ("parse/escaped-escape-eol", "two escape characters at a line's end are no continuation"),
+    ("parse/json-bad-surrogate", "Go's JSON takes half a surrogate pair for a replacement character"),
+    ("parse/onbuild-unknown", "what an ONBUILD says is looked at when it fires"),
+    ("parse/heredoc-copy-quotes-name", "heredocs"),
+    ("parse/heredoc-run-args", "heredocs"),
+    ("parse/heredoc-run-continuation", "heredocs"),
+    ("parse/heredoc-run-fd", "heredocs"),
+    ("parse/heredoc-run-redirect", "heredocs"),
+    ("parse/heredoc-run-two", "heredocs"),
+    ("accepted/heredocs.Dockerfile", "heredocs"),
+];
+
+/// All Dockerfiles of testdata, and those of `RBUILD_REFERENCE`: where we and the others differ, the reference is with us.
+#[test]
+fn files_of_testdata() {
+    let mut unexplained = String::new();
+    let mut complain = |path: &str, who: &str, ours: &dyn Debug, theirs: &dyn Debug| {
+        unexplained.push_str(&format!("{path}: {who}\n  ours:   {ours:?}\n  theirs: {theirs:?}\n"));
+    };
+    for (path, record) in records() {
+        let name = path.display().to_string();
+        let source = String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned();
+        let (ours, theirs) = (ours(&source), parse_dockerfile(&source));
+        let is_listed = OTHERWISE.iter().any(|(end, _)| name.trim_end_matches("/Dockerfile").ends_with(end));
+        // It looks neither at flags nor at values.
+        let refused = ["parse_error", "build_error"].iter().any(|error| record.get(error).is_some());
+        let is_refused = ours.is_none() && refused;
+        if (ours != theirs) != is_listed && !is_refused {
+            complain(&name, "parse-dockerfile", &ours, &theirs);
+        }
+        // It refuses most files; where it reads one, it sees the same stages. A quoted name is none to it.
+        let theirs = dockerfile_parser(&source);
+        if theirs.is_some() && !is_refused && !source.contains("FROM \"") && froms(ours.clone()) != theirs {
+            complain(&name, "dockerfile-parser", &ours, &theirs);
+        }
+    }
+    assert!(unexplained.is_empty(), "{unexplained}");
+}
+
+/// Dockerfiles with what the reference says of them, see `reference.rs`.
+fn records() -> Vec<(PathBuf, serde_json::Value)> {
+    let testdata = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata");
+    let own = testdata.join("dockerfile/reference.jsonl");
+    let more = std::env::var_os("RBUILD_REFERENCE").map(PathBuf::from);
+    let mut records = Vec::new();
+    for file in std::iter::once(own).chain(more) {
+        for line in fs::read_to_string(file).unwrap().lines() {
+            let record: serde_json::Value = serde_json::from_str(line).unwrap();
+            if let Some(path) = record["path"].as_str() {
+                records.push((testdata.join(path), record.clone()));
+            }
+        }
+    }
+    records
+}
 
 #[test]
 fn known_differences() {

@@ -175,20 +175,32 @@ proptest! {
     }
 }
 
-/// A mebibyte of each nasty thing takes a time in proportion: seconds here would be hours if it were quadratic.
+/// Much of each nasty thing takes a time in proportion: seconds here would be an hour if it were quadratic. (The bench
+/// reads a mebibyte of each.)
 #[test]
 fn long_inputs_take_linear_time() {
     let start = std::time::Instant::now();
-    for piece in [
-        "RUN a \\\n",
-        "RUN <<E\nE\n",
-        "ENV a=b\n",
-        "ENV a=$a${a:-b}\\\n",
-        "# c\n",
-        "COPY <<A <<B /\nA\nB\n",
-        "FROM a AS b\n",
+    for (begin, piece, end) in [
+        ("", "RUN a \\\n", ""),
+        ("", "RUN <<E\nE\n", ""),
+        ("", "ENV a=b\n", ""),
+        ("", "ENV a=$a${a:-b}\\\n", ""),
+        ("", "# c\n", ""),
+        ("", "COPY <<A <<B /\nA\nB\n", ""),
+        ("", "FROM a AS b\n", ""),
+        ("RUN ", "x", ""),
+        ("ENV a=", "${a:-\\\n", "\n"),
+        ("ENV a=", "${a:-${a:-b}}${a//b/c}\\\n", "\n"),
+        ("ARG ", "A=1 \\\n", "B\n"),
+        ("LABEL ", "a=\"b\" \\\n", "c=d\n"),
+        ("CMD [", "\"a\", \\\n", "\"b\"]\n"),
+        ("CMD ", "[\\\n", "\n"),
+        ("COPY ", "a \\\n", "/\n"),
+        ("RUN ", "--mount=type=cache,target=/a \\\n", "true\n"),
+        ("RUN ", "--nonsense \\\n", "true\n"),
+        ("EXPOSE ", "80 \\\n", "81\n"),
     ] {
-        let source = format!("FROM a\n{}", piece.repeat(1024 * 1024 / piece.len()));
+        let source = format!("FROM a\n{begin}{}{end}", piece.repeat(256 * 1024 / piece.len()));
         if let Ok(dockerfile) = Dockerfile::parse(&source) {
             let _ = dockerfile.format();
             let arguments = GraphArguments::default();

@@ -98,6 +98,7 @@ fn attempt<'a>(
     shared: &build::Shared<'a>,
 ) -> Result<BuiltImage> {
     let dockerfile = read(request)?;
+    let request = &dated(request, &dockerfile)?;
     platforms::refuse_lists(request)?;
     let variants = platforms::variants(&dockerfile, request)?;
     let builders = build::Builder::for_each(&variants, &dockerfile, tools, events, shared);
@@ -150,6 +151,29 @@ pub fn read(request: &BuildRequest) -> Result<Dockerfile> {
     Dockerfile::parse_with(&request.dockerfile, options).map_err(|_| {
         BuildError::Dockerfile(diagnose(&request.dockerfile, options, &graph_arguments(request)))
     })
+}
+
+/// The request with the time that an `ARG SOURCE_DATE_EPOCH=…` before the first FROM gives where nobody else does. That
+/// of a `context` which is a folder is none, as in the reference.
+fn dated(request: &BuildRequest, dockerfile: &Dockerfile) -> Result<BuildRequest> {
+    let mut request = request.clone();
+    let graph = StageGraph::of(dockerfile, &graph_arguments(&request)).map_err(BuildError::Dockerfile)?;
+    let given = graph.global_args.iter().find(|(name, _)| name == "SOURCE_DATE_EPOCH");
+    let value = given.map_or("", |(_, value)| value.as_str());
+    let is_folder = matches!(request.context, Context::Directory(_));
+    if request.epoch.is_some() || value.is_empty() || (value == "context" && is_folder) {
+        return Ok(request);
+    }
+    match value.parse() {
+        Ok(seconds) => request.epoch = Some(seconds),
+        Err(_) => {
+            let failure = Failure::new(FailureKind::Build, format!("invalid SOURCE_DATE_EPOCH: {value}"));
+            return Err(failure
+                .help("write seconds since 1970, such as `git log -1 --format=%ct` prints")
+                .into());
+        }
+    }
+    Ok(request)
 }
 
 /// The stage graph of a Dockerfile, and what the target needs of it.

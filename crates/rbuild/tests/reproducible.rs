@@ -143,3 +143,11 @@ fn an_image_does_not_depend_on_the_order_in_which_stages_end() {
     });
     assert_eq!(images[0], images[1]);
 }
+
+#[test]
+fn a_dockerfile_may_give_the_epoch() {
+    let test = Test::new("ARG SOURCE_DATE_EPOCH=1700000000\nFROM busybox\nENV A=1\n");
+    assert_eq!(test.build(&[]).config["created"], "2023-11-14T22:13:20Z");
+    let given = test.build(&["--build-arg", "SOURCE_DATE_EPOCH=0"]);
+    assert_eq!(given.config["created"], "1970-01-01T00:00:00Z");
+}
