@@ -237,6 +237,7 @@ fn carry_out(op: &SetupOp, slots: &mut [RawFd], parent: RawFd) -> Result<(), Err
             Ok(())
         }
         SetupOp::WorkingDirectory(path) => rustix::process::chdir(path.as_c_str()),
+        SetupOp::ScopeSockets => scope_sockets(),
         SetupOp::Seccomp(filter) => sys::load_seccomp(&filter.0),
         SetupOp::Supervise(filter, socket) => supervise(filter, *socket),
         SetupOp::BoundingSet(set) => bound_capabilities(*set),
@@ -392,6 +393,14 @@ fn present(tree: BorrowedFd<'_>, name: &CStr) -> Result<Option<OwnedFd>, Errno> 
 fn missing_is_fine(outcome: Result<(), Errno>) -> Result<(), Errno> {
     match outcome {
         Err(Errno::NOENT) => Ok(()),
+        outcome => outcome,
+    }
+}
+
+/// Kernels without Landlock, without this scope, or with it switched off leave it at that.
+fn scope_sockets() -> Result<(), Errno> {
+    match sys::scope_abstract_sockets() {
+        Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL | Errno::TOOBIG | Errno::PERM) => Ok(()),
         outcome => outcome,
     }
 }

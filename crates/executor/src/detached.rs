@@ -9,9 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rbuild_fs::Owner;
 use rbuild_fs::journal::{Entry, XATTR};
-use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, XattrFlags, chmodat, chownat, fstat, makedev, mknodat, openat,
-};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, XattrFlags, chmodat, chownat, fstat, openat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string, fsmount,
@@ -60,31 +58,10 @@ pub(crate) fn write_file(
     Ok(())
 }
 
-/// Makes a device node, or an empty file to bind the host's upon where the kernel refuses (false).
-pub(crate) fn make_device(dev: &OwnedFd, name: &OsStr, major: u32, minor: u32) -> Result<bool, Errno> {
-    if (major, minor) != (0, 0) {
-        match mknodat(dev, name, FileType::CharacterDevice, Mode::from(0o666), makedev(major, minor)) {
-            Ok(()) => {
-                // A node on a file system of this user namespace can be made here and there, but not opened.
-                let usable = openat(
-                    dev,
-                    name,
-                    OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC,
-                    Mode::empty(),
-                );
-                if !matches!(usable, Err(Errno::ACCESS | Errno::PERM)) {
-                    set_mode(dev, name, 0o666)?;
-                    return Ok(true);
-                }
-                rustix::fs::unlinkat(dev, name, AtFlags::empty())?;
-            }
-            Err(Errno::PERM) => {}
-            Err(e) => return Err(e),
-        }
-    }
+/// An empty file to bind something upon.
+pub(crate) fn new_file(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-    openat(dev, name, flags, Mode::from(0o666))?;
-    Ok(false)
+    openat(dir, name, flags, Mode::from(0o666)).map(drop)
 }
 
 pub(crate) fn set_mode(dir: &OwnedFd, name: impl rustix::path::Arg, mode: u32) -> Result<(), Errno> {

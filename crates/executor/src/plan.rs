@@ -84,6 +84,9 @@ pub enum SetupOp {
     Umask(u32),
     /// The working directory, entered with all rights as runc does.
     WorkingDirectory(CString),
+    /// Abstract sockets of processes outside cannot be reached, which no network namespace hides here (Landlock's scope, from
+    /// Linux 6.12 on; older kernels go without).
+    ScopeSockets,
     /// The filter, loaded while CAP_SYS_ADMIN is held because `no_new_privs` stays off.
     Seccomp(Filter),
     /// The same where there is a single id: the calls that need others are told to rbuild, through this socket.
@@ -158,6 +161,7 @@ impl fmt::Display for SetupOp {
             Self::WorkingDirectory(path) => {
                 write!(f, "change to the working directory {}", path.to_string_lossy())
             }
+            Self::ScopeSockets => write!(f, "keep from abstract sockets outside"),
             Self::Seccomp(filter) => write!(f, "load a seccomp filter of {} instructions", filter.0.len()),
             Self::Supervise(filter, _) => {
                 write!(f, "load a supervised seccomp filter of {} instructions", filter.0.len())

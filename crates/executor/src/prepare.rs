@@ -1,43 +1,23 @@
 //! The parent's half of the set-up: every mount that needs no namespace of the child's is made here, detached, with
 //! ordinary code; the child only puts them in place.
 
-use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat, symlinkat};
-use rustix::io::Errno;
-use rustix::mount::MountAttrFlags;
+use rustix::fs::CWD;
 
 use crate::beneath::View;
 use crate::child::Script;
-use crate::detached::{
-    bind_of, clone_tree, is_directory, make_device, new_tmpfs, set_mode, writable_copy, write_file,
-};
+use crate::detached::clone_tree;
 use crate::idmap::IdMap;
 use crate::plan::{Filter, KernelFs, KernelFsOptions, SetupOp, Slot};
 use crate::stubs::{Owner, Stubs, make_directories};
 use crate::supervise::Scope;
 use crate::sys::{self, CStrings};
-use crate::{
-    CapabilitySet, Mount, MountKind, Network, Overlay, Rlimit, SandboxError, SandboxSpec, Source, seccomp,
-};
-
-/// Character devices that every container has: name, major, minor.
-const DEVICES: [(&str, u32, u32); 6] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
-
-/// As runc makes them.
-const DEVICE_LINKS: [(&str, &str); 5] = [
-    ("/proc/self/fd", "fd"),
-    ("/proc/self/fd/0", "stdin"),
-    ("/proc/self/fd/1", "stdout"),
-    ("/proc/self/fd/2", "stderr"),
-    ("pts/ptmx", "ptmx"),
-];
+use crate::{CapabilitySet, Network, Rlimit, SandboxError, SandboxSpec, seccomp};
 
 /// What Docker and BuildKit hide of the kernel; those that this kernel lacks are left out.
 const MASKED: [&str; 12] = [
@@ -108,20 +88,12 @@ pub(crate) fn prepare(spec: &SandboxSpec<'_>, ends: &Ends<'_>) -> Result<Prepare
     }
 }
 
-/// A mount that the child clones out of a parked tree.
-struct Parked {
-    slot: Slot,
-    directory: bool,
-    /// To look up what lies below it; a file needs none.
-    shown: Option<OwnedFd>,
-}
-
-struct Builder<'a> {
-    spec: &'a SandboxSpec<'a>,
+pub(crate) struct Builder<'a> {
+    pub(crate) spec: &'a SandboxSpec<'a>,
     id_map: IdMap,
-    view: View,
-    stubs: Stubs,
-    ops: Vec<SetupOp>,
+    pub(crate) view: View,
+    pub(crate) stubs: Stubs,
+    pub(crate) ops: Vec<SetupOp>,
     slots: Vec<RawFd>,
     fds: Vec<OwnedFd>,
 }
@@ -153,6 +125,7 @@ impl Builder<'_> {
             if unified_cgroups() { Some(self.kernel_fs(KernelFs::Cgroup2, true, None, true)?) } else { None };
         let mut parked = self.memory_files()?;
         parked.extend(self.trees()?);
+        self.restrict(root.as_fd(), 0, Path::new("/"))?;
         let root = self.slot(root);
         self.ops.push(SetupOp::EnterRoot(root));
         let null = self.devices(duplicate(ends.devpts)?)?;
@@ -173,13 +146,13 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn slot(&mut self, fd: OwnedFd) -> Slot {
+    pub(crate) fn slot(&mut self, fd: OwnedFd) -> Slot {
         self.slots.push(fd.as_raw_fd());
         self.fds.push(fd);
         Slot(self.slots.len() - 1)
     }
 
-    fn empty_slot(&mut self) -> Slot {
+    pub(crate) fn empty_slot(&mut self) -> Slot {
         self.slots.push(-1);
         Slot(self.slots.len() - 1)
     }
@@ -205,128 +178,6 @@ impl Builder<'_> {
         let slot = self.empty_slot();
         self.ops.push(SetupOp::OpenKernelFs(fs, slot, KernelFsOptions { read_only, otherwise, optional }));
         Ok(slot)
-    }
-
-    /// One tmpfs with all files that must never be on disk. Returns a clone for each [`MountKind::File`].
-    fn memory_files(&mut self) -> Result<BTreeMap<usize, Parked>, SandboxError> {
-        if !self.spec.mounts.iter().any(|mount| matches!(mount.kind, MountKind::File { .. })) {
-            return Ok(BTreeMap::new());
-        }
-        let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-        let tmpfs = new_tmpfs(&[("mode", "0700")], flags)?;
-        let mut clones = Vec::new();
-        for (index, mount) in self.spec.mounts.iter().enumerate() {
-            let MountKind::File { content, mode, uid, gid, read_only } = &mount.kind else { continue };
-            let name = index.to_string();
-            write_file(tmpfs.as_fd(), &name, content, *mode, *uid, *gid)
-                .map_err(|e| SandboxError::call("write a file in memory", e))?;
-            clones.push((index, c_string("a file name", name.as_ref())?, *read_only));
-        }
-        let tree = self.slot(tmpfs);
-        self.ops.push(SetupOp::Park(tree));
-        let mut parked = BTreeMap::new();
-        for (index, name, read_only) in clones {
-            let slot = self.empty_slot();
-            self.ops.push(SetupOp::ClonePart(tree, name, slot, read_only));
-            parked.insert(index, Parked { slot, directory: false, shown: None });
-        }
-        Ok(parked)
-    }
-
-    /// The trees of other stages, each stacked for its one mount.
-    fn trees(&mut self) -> Result<BTreeMap<usize, Parked>, SandboxError> {
-        let mut parked = BTreeMap::new();
-        let spec = self.spec;
-        for (index, mount) in spec.mounts.iter().enumerate() {
-            let (source, upper, work, read_only) = match &mount.kind {
-                MountKind::Bind { source, read_only } => (source, None, None, *read_only),
-                MountKind::Overlay { source, upper, work } => (source, Some(&**upper), Some(&**work), false),
-                MountKind::Tmpfs { .. } | MountKind::File { .. } => continue,
-            };
-            if let Source::Tree { lowers, path } = source {
-                parked.insert(index, self.park(&Overlay { lowers, upper, work }, path, read_only)?);
-            }
-        }
-        Ok(parked)
-    }
-
-    fn park(&mut self, overlay: &Overlay<'_>, path: &Path, read_only: bool) -> Result<Parked, SandboxError> {
-        let tree = overlay
-            .mount()?
-            .try_clone_fd()
-            .map_err(|e| SandboxError::call("duplicate a mount's descriptor", e))?;
-        let inside =
-            View::new(tree.try_clone().map_err(|e| SandboxError::call("duplicate a mount's descriptor", e))?);
-        let part = inside.resolve(path)?;
-        let found = inside.locate(&part).map_err(|_| SandboxError::path("find", path, Errno::NOENT))?;
-        let shown = found.open().map_err(|e| SandboxError::path("find in the other tree", path, e))?;
-        let directory = is_directory(shown.as_fd())?;
-        let tree = self.slot(tree);
-        let slot = self.empty_slot();
-        self.ops.push(SetupOp::Park(tree));
-        self.ops.push(SetupOp::ClonePart(tree, c_string("a path", part.as_os_str())?, slot, read_only));
-        Ok(Parked { slot, directory, shown: Some(shown) })
-    }
-
-    /// /dev: a tmpfs that is finished before it is mounted. Returns the slot of its root.
-    fn devices(&mut self, devpts: OwnedFd) -> Result<Slot, SandboxError> {
-        let dev = new_tmpfs(&[("mode", "0755"), ("size", "64m")], MountAttrFlags::MOUNT_ATTR_NOSUID)?;
-        let failed = |e| SandboxError::call("fill /dev", e);
-        for name in ["pts", "shm", "mqueue"] {
-            mkdirat(&dev, name, Mode::from(0o755))
-                .and_then(|()| set_mode(&dev, name, 0o755))
-                .map_err(failed)?;
-        }
-        for (target, name) in DEVICE_LINKS {
-            symlinkat(target, &dev, name).map_err(failed)?;
-        }
-        if Path::new("/proc/kcore").exists() {
-            symlinkat("/proc/kcore", &dev, "core").map_err(failed)?;
-        }
-        let mut binds = Vec::new();
-        for (name, major, minor) in self.device_names() {
-            if !make_device(&dev, &name, major, minor).map_err(failed)? {
-                binds.push(name);
-            }
-        }
-        let shown = dev.try_clone().map_err(|e| SandboxError::call("duplicate the descriptor of /dev", e))?;
-        let slot = self.attach(dev, "/dev", true, true)?;
-        for name in binds {
-            let source = clone_tree(CWD, &Path::new("/dev").join(&name))?;
-            let target = openat(&shown, name.as_os_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-                .map_err(failed)?;
-            let (source, target) = (self.slot(source), self.slot(target));
-            self.ops.push(SetupOp::Attach(source, target, format!("/dev/{}", name.display())));
-        }
-        self.attach(devpts, "/dev/pts", true, false)?;
-        let size = self.spec.shm_size.to_string();
-        let flags = MountAttrFlags::MOUNT_ATTR_NOSUID
-            | MountAttrFlags::MOUNT_ATTR_NODEV
-            | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        let shm = new_tmpfs(&[("mode", "1777"), ("size", &size)], flags)?;
-        self.attach(shm, "/dev/shm", true, false)?;
-        Ok(slot)
-    }
-
-    /// The six, and with `privileged` every device node of the host's /dev.
-    fn device_names(&self) -> Vec<(OsString, u32, u32)> {
-        let standard = DEVICES.iter().map(|&(name, major, minor)| (OsString::from(name), major, minor));
-        let mut all: Vec<_> = standard.collect();
-        if !self.spec.privileged {
-            return all;
-        }
-        for entry in std::fs::read_dir("/dev").into_iter().flatten().flatten() {
-            let known = all.iter().any(|(name, ..)| *name == entry.file_name());
-            let is_device = entry.file_type().is_ok_and(|t| {
-                use std::os::unix::fs::FileTypeExt;
-                t.is_char_device() || t.is_block_device()
-            });
-            if is_device && !known && entry.file_name() != "ptmx" {
-                // 0:0 is never made, only bound: it would be a whiteout elsewhere, and the type is the host's.
-                all.push((entry.file_name(), 0, 0));
-            }
-        }
-        all
     }
 
     fn attach_kernel_fs(&mut self, mount: Slot, at: &str) -> Result<(), SandboxError> {
@@ -358,58 +209,7 @@ impl Builder<'_> {
         self.ops.extend(names.map(|name| SetupOp::ReadOnly(proc, name)));
     }
 
-    fn mounts(&mut self, mut parked: BTreeMap<usize, Parked>) -> Result<(), SandboxError> {
-        let mut mounts: Vec<(usize, &Mount)> = self.spec.mounts.iter().enumerate().collect();
-        // Parents first; the order of equals, where the later covers the earlier, stays.
-        mounts.sort_by_key(|(_, mount)| mount.target.components().count());
-        for (index, mount) in mounts {
-            match parked.remove(&index) {
-                Some(parked) => self.attach_parked(parked, &mount.target)?,
-                None => self.mount(mount)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn attach_parked(&mut self, parked: Parked, target: &Path) -> Result<(), SandboxError> {
-        let at = self.view.resolve(target)?;
-        let upper = self.spec.root.upper.as_deref();
-        let point = self.stubs.mount_point(&self.view, upper, &at, parked.directory, false)?;
-        let point = self.slot(point);
-        self.ops.push(SetupOp::Attach(parked.slot, point, target.to_string_lossy().into_owned()));
-        self.view.add(at, parked.shown);
-        Ok(())
-    }
-
-    fn mount(&mut self, mount: &Mount) -> Result<(), SandboxError> {
-        let target = mount.target.to_string_lossy().into_owned();
-        match &mount.kind {
-            // Parked before the root was entered.
-            MountKind::File { .. } => Ok(()),
-            MountKind::Tmpfs { size, mode } => {
-                let (size, mode) = (size.map(|s| s.to_string()), format!("{mode:o}"));
-                let options = size.iter().map(|s| ("size", s.as_str())).chain([("mode", mode.as_str())]);
-                let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-                let tmpfs = new_tmpfs(&options.collect::<Vec<_>>(), flags)?;
-                self.attach(tmpfs, &target, true, false).map(drop)
-            }
-            MountKind::Bind { source, read_only } => {
-                let bind = bind_of(source)?;
-                if *read_only {
-                    sys::mount_setattr(bind.as_fd(), sys::AT_RECURSIVE, sys::ATTR_RDONLY, 0)
-                        .map_err(|e| SandboxError::path("make the mount read-only at", &mount.target, e))?;
-                }
-                let directory = is_directory(bind.as_fd())?;
-                self.attach(bind, &target, directory, false).map(drop)
-            }
-            MountKind::Overlay { source, upper, work } => {
-                let (tree, directory) = writable_copy(source, upper, work)?;
-                self.attach(tree, &target, directory, false).map(drop)
-            }
-        }
-    }
-
-    fn attach(
+    pub(crate) fn attach(
         &mut self,
         mount: OwnedFd,
         target: &str,
@@ -514,6 +314,9 @@ pub(crate) fn command_ops(
     ops.extend(spec.rlimits.iter().map(limit));
     ops.push(SetupOp::Umask(spec.umask));
     ops.push(SetupOp::WorkingDirectory(cwd.to_owned()));
+    if matches!(spec.network, Network::Host) && !spec.privileged {
+        ops.push(SetupOp::ScopeSockets);
+    }
     ops.push(SetupOp::DefaultSignals);
     if let Some((scope, socket)) = supervisor {
         ops.push(SetupOp::Supervise(Filter(supervised_filter(spec, scope)), socket));

@@ -406,3 +406,20 @@ pub fn in_first_user_namespace() -> bool {
     const FIRST: u64 = 0xefff_fffd;
     rustix::fs::stat("/proc/self/ns/user").is_ok_and(|namespace| namespace.st_ino == FIRST)
 }
+
+/// `landlock_create_ruleset(2)` and `landlock_restrict_self(2)` with the scope of abstract sockets and nothing else (ABI 6,
+/// Linux 6.12). Without `no_new_privs` it takes CAP_SYS_ADMIN in the user namespace.
+pub(crate) fn scope_abstract_sockets() -> Result<(), Errno> {
+    const ABSTRACT_SOCKETS: u64 = 1;
+    // `struct landlock_ruleset_attr`: handled file accesses, handled network accesses, scopes.
+    let attr: [u64; 3] = [0, 0, ABSTRACT_SOCKETS];
+    // SAFETY: `attr` has the layout and the length that are passed.
+    let ruleset = check(unsafe {
+        libc::syscall(libc::SYS_landlock_create_ruleset, attr.as_ptr(), size_of_val(&attr), 0)
+    })?;
+    // SAFETY: a descriptor that was made above, and no memory.
+    let outcome = check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset, 0) });
+    // SAFETY: as above; nothing else knows it.
+    unsafe { libc::close(ruleset as c_int) };
+    outcome.map(drop)
+}

@@ -3,8 +3,9 @@
 //! Started by root it runs everything three times: as it is, as the account `ci` (or `EXECUTOR_TEST_USER`), which needs
 //! subordinate ids, and as a number that has none. What can't run says so.
 
-#![expect(clippy::print_stderr, reason = "a test harness speaks to its user")]
+#![expect(clippy::print_stderr, clippy::print_stdout, reason = "a test harness speaks to its user")]
 
+mod attacks;
 mod fixture;
 mod isolation;
 mod lifetime;
@@ -20,12 +21,13 @@ use libtest_mimic::{Arguments, Trial};
 use rbuild_executor::{Isolation, PlaceKind, enter};
 
 /// Set for the processes that the harness starts.
-const ROLE: &str = "EXECUTOR_TEST_ROLE";
+pub(crate) const ROLE: &str = "EXECUTOR_TEST_ROLE";
 
 fn main() -> ExitCode {
     let role = std::env::var(ROLE).unwrap_or_default();
     match role.as_str() {
         "victim" => lifetime::victim(),
+        "attacker" => attacks::attacker(),
         "timing" => process::timing(),
         "" if rustix::process::geteuid().is_root() => as_root_and_as_user(),
         _ => here(),
@@ -71,6 +73,7 @@ fn here() -> ExitCode {
     let tests = [
         trees::tests(),
         mounts::tests(),
+        attacks::tests(),
         isolation::tests(),
         process::tests(),
         lifetime::tests(),

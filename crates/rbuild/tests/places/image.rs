@@ -1,11 +1,13 @@
 //! A flattened image, as `-o type=tar` writes it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
-use rbuild_image::Digest;
+/// Contents up to this size are shown whole.
+const SHORT: usize = 200;
 
 /// Absolute path to what lies there.
 pub(crate) struct Image(BTreeMap<String, String>);
@@ -44,16 +46,31 @@ fn described(mut entry: tar::Entry<'_, File>) -> (String, String) {
     let header = entry.header();
     let device = |number: std::io::Result<Option<u32>>| number.ok().flatten().unwrap_or(0);
     let text = format!(
-        "{:?} {:04o} {}:{} {} bytes {} link {:?} device {}:{}{attributes}",
+        "{:?} {:04o} {}:{} link {:?} device {}:{}{attributes}",
         header.entry_type(),
         header.mode().expect("a mode") & 0o7777,
         header.uid().expect("an owner"),
         header.gid().expect("a group"),
-        content.len(),
-        &Digest::sha256_of(&content).to_string()[7..19],
         entry.link_name().expect("a link").map(|link| link.display().to_string()).unwrap_or_default(),
         device(header.device_major()),
         device(header.device_minor()),
-    );
+    ) + &identity(content);
     (entry.path().expect("a path").display().to_string(), text)
+}
+
+/// What tells a content from all others: a short one itself, else its size and a number. Comparing bytes costs a test that is
+/// not optimised far less than digesting them.
+fn identity(content: Vec<u8>) -> String {
+    static KNOWN: Mutex<Option<HashMap<usize, Vec<Vec<u8>>>>> = Mutex::new(None);
+    if content.len() <= SHORT {
+        return format!(" {:?}", String::from_utf8_lossy(&content));
+    }
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let same_size = known.get_or_insert_default().entry(content.len()).or_default();
+    let size = content.len();
+    let number = same_size.iter().position(|other| *other == content).unwrap_or_else(|| {
+        same_size.push(content);
+        same_size.len() - 1
+    });
+    format!(" {size} bytes, number {number}")
 }
