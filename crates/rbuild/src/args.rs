@@ -278,6 +278,12 @@ pub(crate) struct BuildArgs {
     /// Write a page that shows where the time went [default: rbuild-timings.html]
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "rbuild-timings.html")]
     pub(crate) timings: Option<PathBuf>,
+    /// Bytes that the store may keep beyond images, such as 20GB, or `none` [default: a tenth of the file system]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) cache_max_size: Option<String>,
+    /// What was not used for so long goes from the store, such as 7d, or `none` [default: 30d]
+    #[arg(long, value_name = "AGE")]
+    pub(crate) cache_max_age: Option<String>,
     /// Ask the registry for the base images even if the store has them
     #[arg(long)]
     pub(crate) pull: bool,

@@ -13,6 +13,7 @@ use rustix::termios::tcgetwinsize;
 
 use crate::args::{BuildArgs, GlobalArgs, IgnoredArgs, Progress};
 use crate::failure::CliError;
+use crate::limits::Limits;
 use crate::timings::Recorder;
 use crate::ui::{Size, Ui, UiOptions};
 use crate::workshop::Workshop;
@@ -27,6 +28,7 @@ const GRACE: Duration = Duration::from_millis(600);
 pub(crate) fn run(args: &BuildArgs, global: &GlobalArgs, place: &'static Place) -> Result<(), CliError> {
     let call = check::asked_for(args)?;
     let workshop = Workshop::new(global.clone(), place);
+    let limits = Limits::read(args)?;
     let request = request::read(args, &workshop)?;
     let (store, client) = (workshop.store()?, workshop.client()?);
     let cancel = Cancel::new()
@@ -44,6 +46,9 @@ pub(crate) fn run(args: &BuildArgs, global: &GlobalArgs, place: &'static Place) 
         Some(to) => timed(&request, tools, &ui, to)?,
         None => rbuild_engine::build(&request, tools, &ui),
     };
+    if let Err(error) = limits.keep(store) {
+        ui.event(rbuild_engine::Event::Warning { text: &format!("could not take from the cache: {error}") });
+    }
     ui.finish();
     match result {
         Ok(image) => finish(args, &request, &image),

@@ -13,6 +13,7 @@ mod csv;
 mod diagnostics;
 mod dockerfile;
 mod failure;
+mod limits;
 mod outline;
 mod output_spec;
 mod request;

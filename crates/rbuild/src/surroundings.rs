@@ -64,6 +64,11 @@ pub(crate) fn open_store_as(root: Option<&Path>, id_map: &str) -> Result<Store, 
     })
 }
 
+/// This program's own configuration.
+pub(crate) fn config_file() -> PathBuf {
+    config_home().join("rbuild/config.toml")
+}
+
 /// Docker's `config.json`, where logins are written.
 pub(crate) fn docker_config() -> PathBuf {
     folder("DOCKER_CONFIG").unwrap_or_else(|| home().join(".docker")).join("config.json")

@@ -6,11 +6,13 @@
 mod access;
 mod build;
 mod cache;
+mod cache_property;
 mod checks;
 mod common;
 mod contexts;
 mod errors;
 mod faults;
+mod fleet;
 mod images;
 mod interop;
 mod outputs;

@@ -77,6 +77,11 @@ impl Layout {
         self.root.join("locks").join(format!("{}-{}", self.id_map, chain_id.0.hex()))
     }
 
+    /// Under each id map a step gives another snapshot.
+    pub(crate) fn step_lock(&self, key: &CacheKey) -> PathBuf {
+        self.root.join("locks").join(format!("step-{}-{key}", self.id_map))
+    }
+
     pub(crate) fn cache_record(&self, key: &CacheKey) -> PathBuf {
         let hex = key.to_string();
         self.root.join("cache").join(&hex[..2]).join(format!("{hex}.json"))

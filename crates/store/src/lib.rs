@@ -21,7 +21,7 @@
 //! ├── memo/<kind>/<hex>.json           what was worked out once: compressed blobs, content digests, resolved tags
 //! ├── tags/<escaped reference>         one image record per reference
 //! ├── mounts/<id>/<n>/                 cache mounts; beside each copy `<n>.lock`, `<n>.setup` and `<n>.ready`
-//! ├── locks/                           locks of base layers being made; empty when nothing is being made
+//! ├── locks/                           locks of base layers and steps being made; empty when nothing is being made
 //! ├── leases/<pid>-<random>            a session: flock held while the process lives; lines name what it uses
 //! ├── tmp/<pid>-<random>/              that session's unfinished work
 //! ├── undurable/<pid>-<random>         sessions whose writes no `syncfs` has covered yet; content: the boot id
@@ -48,11 +48,12 @@
 //!   or publishes, and exclusively while collection decides and detaches. It is never held across slow work.
 //! - **Leases**: each open store is a *session* with a file under `leases/` that it keeps locked. Whatever it looks up or
 //!   publishes is written there first, and stays in use until the session ends. A lease whose lock is free is dead.
+//! - **A step** is carried out by the holder of its key's lock ([`Store::try_turn`]): builds that want the same one do it once.
 //! - **A base layer** is made by the holder of its lock; others wait and then find it. **A partial blob** is its own lock.
 //! - **Cache mounts**: `shared` takes its copy's lock shared, `locked` and `private` exclusively. The descriptor can be
 //!   handed to a sandbox's init, so that the lock lasts until the last process of the step is gone.
 //!
-//! Order, to rule out deadlock: cache mounts, layer, partial blob, gate. Of several cache mounts take the lower id first.
+//! Order, to rule out deadlock: step, cache mounts, layer, partial blob, gate. Of several cache mounts take the lower id first.
 //!
 //! # Crash
 //!
@@ -97,6 +98,7 @@ mod snapshot;
 mod store;
 mod sweep;
 mod tag;
+mod turn;
 mod usage;
 mod verify;
 
@@ -115,5 +117,6 @@ pub use partial::{PartialBlob, PartialSlot};
 pub use snapshot::{NewSnapshot, Parent, Snapshot, SnapshotId, SnapshotInfo};
 pub use store::{LAYOUT_VERSION, Store, StoreOptions};
 pub use tag::ImageRecord;
+pub use turn::Turn;
 pub use usage::{Share, Usage};
 pub use verify::{VerifyOptions, Violation};

@@ -78,6 +78,19 @@ pub(crate) fn acquire_named(path: &Path) -> Result<File, PathError> {
     }
 }
 
+/// As [`acquire_named`], or nothing when another holds it.
+pub(crate) fn try_acquire_named(path: &Path) -> Result<Option<File>, PathError> {
+    loop {
+        let file = open(path)?;
+        if !attempt(&file, Hold::Exclusive, path)? {
+            return Ok(None);
+        }
+        if still_named(&file, path)? {
+            return Ok(Some(file));
+        }
+    }
+}
+
 fn still_named(file: &File, path: &Path) -> Result<bool, PathError> {
     let held = file.metadata().on("examine", path)?;
     match std::fs::symlink_metadata(path) {

@@ -16,14 +16,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rbuild_dockerfile::CacheWishes;
 use rbuild_executor::{Mounted, Overlay};
 use rbuild_fs::{Journal, Root, RootfsPath, Timestamp};
 use rbuild_store::{
     CacheKey, CacheRecord, CacheResult, DistantLayer, KeyParts, Lineage, NewRecord, NewSnapshot, Parent,
-    Snapshot, SnapshotInfo, Store, chain_on,
+    Snapshot, SnapshotInfo, Store, Turn, chain_on,
 };
 
 use self::folding::Copied;
@@ -100,6 +100,17 @@ enum LookUp {
     Miss(Miss),
 }
 
+/// What became of waiting for one's turn.
+enum MyTurn {
+    /// Another build has made it meanwhile.
+    Done(Outcome),
+    /// This build is to carry it out, and others wait as long as it holds this.
+    Begins(Option<Turn>),
+}
+
+/// How long to wait before looking again whether another build is done with a step.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// What a step gave.
 enum Outcome {
     Snapshot(Snapshot),
@@ -143,10 +154,18 @@ impl Builder<'_> {
                 Ok(*result)
             }
             Ok(LookUp::Miss(miss)) => {
-                anew = matches!(miss, Miss::Asked(_) | Miss::TooOld);
-                self.tell_why(state, &step, &miss, number);
-                self.execute(state, &step, number, work).map(Outcome::Snapshot).inspect(|_| {
-                    self.events.event(Event::Done { step: number, took: started.elapsed() });
+                self.in_turn(state, &step, &key, number, &miss).and_then(|turn| match turn {
+                    MyTurn::Done(result) => {
+                        self.events.event(Event::Cached { step: number });
+                        Ok(result)
+                    }
+                    MyTurn::Begins(_turn) => {
+                        anew = matches!(miss, Miss::Asked(_) | Miss::TooOld);
+                        self.tell_why(state, &step, &miss, number);
+                        self.execute(state, &step, number, work).map(Outcome::Snapshot).inspect(|_| {
+                            self.events.event(Event::Done { step: number, took: started.elapsed() });
+                        })
+                    }
                 })
             }
             Err(error) => Err(error),
@@ -212,20 +231,67 @@ impl Builder<'_> {
         if let Some(miss) = self.refused(step).filter(|_| !is_done) {
             return Ok(LookUp::Miss(miss));
         }
+        match self.look_up_here(state, step, key, is_done)? {
+            LookUp::Miss(miss) => {
+                let shared = self.look_up_elsewhere(state, step, key)?;
+                Ok(shared.map_or(LookUp::Miss(miss), |result| LookUp::Hit(Box::new(result))))
+            }
+            hit => Ok(hit),
+        }
+    }
+
+    /// What the store has for a step; of any age where this build has made it itself.
+    fn look_up_here(&self, state: &StageState, step: &Step, key: &CacheKey, is_done: bool) -> Result<LookUp> {
         let fault = || "could not read the build cache".to_owned();
-        let miss = match self.store.cache_record(key).explain(FailureKind::Environment, fault)? {
-            None => Miss::Unknown,
-            Some(record) if is_too_old(record.created, step) && !is_done => Miss::TooOld,
+        Ok(match self.store.cache_record(key).explain(FailureKind::Environment, fault)? {
+            None => LookUp::Miss(Miss::Unknown),
+            Some(record) if is_too_old(record.created, step) && !is_done => LookUp::Miss(Miss::TooOld),
             Some(record) => match self.result_of(state, record)? {
                 Some(result) => {
                     self.store.remember(&step.lineage, key).explain(FailureKind::Environment, fault)?;
-                    return Ok(LookUp::Hit(Box::new(result)));
+                    LookUp::Hit(Box::new(result))
                 }
-                None => Miss::StandsElsewhere,
+                None => LookUp::Miss(Miss::StandsElsewhere),
             },
+        })
+    }
+
+    /// Waits while another build on this store carries out the same step, and takes what it made.
+    fn in_turn(
+        &self,
+        state: &StageState,
+        step: &Step,
+        key: &CacheKey,
+        number: StepNumber,
+        miss: &Miss,
+    ) -> Result<MyTurn> {
+        // Who wants it carried out again wants it done by this build.
+        if matches!(miss, Miss::Asked(_)) {
+            return Ok(MyTurn::Begins(None));
+        }
+        let mut waited = false;
+        let turn = loop {
+            let turn = self
+                .store
+                .try_turn(key)
+                .explain(FailureKind::Environment, || "could not use the build cache".to_owned())?;
+            match turn {
+                Some(turn) => break turn,
+                None if self.cancel.is_cancelled() => return Err(BuildError::Cancelled),
+                None => {
+                    if !std::mem::replace(&mut waited, true) {
+                        let text = "another build is at this step; waiting for what it makes";
+                        self.events.event(Event::Note { step: number, text });
+                    }
+                    std::thread::sleep(LOOK_AGAIN);
+                }
+            }
         };
-        let shared = self.look_up_elsewhere(state, step, key)?;
-        Ok(shared.map_or(LookUp::Miss(miss), |result| LookUp::Hit(Box::new(result))))
+        // It may have been made between our look and our turn, too.
+        match self.look_up_here(state, step, key, false)? {
+            LookUp::Hit(result) => Ok(MyTurn::Done(*result)),
+            LookUp::Miss(_) => Ok(MyTurn::Begins(Some(turn))),
+        }
     }
 
     /// What a record of the store names, if it stands on this state.

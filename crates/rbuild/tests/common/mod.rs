@@ -21,7 +21,7 @@ use std::process::{Command, ExitStatus, Output, Stdio};
 
 use tempfile::TempDir;
 
-pub(crate) use image::{Image, Kind};
+pub(crate) use image::{Entry, Image, Kind};
 pub(crate) use protected::{Protected, log_in, succeeds_with_password};
 pub(crate) use registry::registry;
 pub(crate) use running::{Running, alive};

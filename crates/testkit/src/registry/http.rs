@@ -20,6 +20,8 @@ pub struct Logged {
     pub headers: Vec<(String, String)>,
     /// Bytes of its body that were received.
     pub received: usize,
+    /// Bytes of the answer's body, before any fault.
+    pub sent: usize,
     /// The status it was answered with; 0 where the connection was closed instead.
     pub status: u16,
 }
@@ -169,7 +171,7 @@ fn answer(shared: &Shared, reader: &mut BufReader<&TcpStream>, mut request: Requ
     if let Some(Effect::CutRequest(count)) = &effect {
         let mut part = Vec::new();
         reader.take(*count as u64).read_to_end(&mut part)?;
-        log(shared, request, part.len(), 0);
+        log(shared, request, part.len(), None);
         return Ok(false);
     }
     let early = early_answer(shared, &request, effect.as_ref());
@@ -187,7 +189,7 @@ fn answer(shared: &Shared, reader: &mut BufReader<&TcpStream>, mut request: Requ
     };
     let is_head = request.method == "HEAD";
     let received = request.body.len();
-    log(shared, request, received, response.as_ref().map_or(0, |response| response.status));
+    log(shared, request, received, response.as_ref());
     let Some(response) = response.filter(|_| !matches!(effect, Some(Effect::LostAnswer))) else {
         return Ok(false);
     };
@@ -209,9 +211,13 @@ fn early_answer(shared: &Shared, request: &Request, effect: Option<&Effect>) -> 
     }
 }
 
-fn log(shared: &Shared, request: Request, received: usize, status: u16) {
+fn log(shared: &Shared, request: Request, received: usize, response: Option<&Response>) {
+    let status = response.map_or(0, |response| response.status);
+    let sent = response
+        .filter(|_| request.method != "HEAD")
+        .map_or(0, |response| response.body.len().saturating_sub(response.start));
     let (method, target, headers) = (request.method, request.target, request.headers);
-    shared.state().log.push(Logged { method, target, headers, received, status });
+    shared.state().log.push(Logged { method, target, headers, received, sent, status });
 }
 
 fn take_fault(shared: &Shared, request: &Request) -> Option<Effect> {
