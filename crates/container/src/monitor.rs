@@ -171,7 +171,7 @@ impl Monitor {
         spec.stdin = stdin;
         spec.mounts = mounts(settings, resolv_conf);
         spec.read_only = settings.read_only;
-        spec.sidecar = tree.sidecar()?;
+        tree.give_journal(&mut spec)?;
         spec.terminal = settings.terminal.map(|(columns, rows)| WindowSize { columns, rows });
         let log = LogWriter::create(&self.container.log_path())
             .map_err(|error| fault("write the container's log").caused_by(error))?;
@@ -396,7 +396,10 @@ impl Monitor {
             Visit { monitor: self, line: Arc::new(Mutex::new(back)), is_attached: false, own: None };
         while let Ok(Some(frame)) = wire::receive::<Request>(&mut client) {
             let outcome = match frame {
-                Frame::Input(bytes) => visit.input(&bytes),
+                Frame::Input(bytes) => {
+                    visit.input(&bytes);
+                    Ok(())
+                }
                 Frame::Document(request) => visit.carry_out(request),
                 Frame::Output(..) => Ok(()),
             };
@@ -598,27 +601,16 @@ impl Visit<'_> {
     }
 
     /// What is typed at the terminal, or read through the pipe. A command that reads no more is no fault.
-    fn input(&self, mut bytes: &[u8]) -> std::io::Result<()> {
-        let terminal = self.sandbox().filter(|sandbox| sandbox.terminal().is_some());
+    fn input(&self, bytes: &[u8]) {
         let pipe = match &self.own {
             Some(own) => own.input.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             None => self.monitor.live().input.clone(),
         };
-        while !bytes.is_empty() {
-            let written = match (&terminal, &pipe) {
-                (Some(sandbox), _) => match sandbox.terminal() {
-                    Some(terminal) => write_when_ready(terminal, bytes),
-                    None => return Ok(()),
-                },
-                (None, Some(pipe)) => write_when_ready(pipe, bytes),
-                (None, None) => return Ok(()),
-            };
-            match written {
-                Ok(length) => bytes = &bytes[length..],
-                Err(_) => return Ok(()),
-            }
+        match (self.sandbox().filter(Sandbox::has_terminal), pipe) {
+            (Some(sandbox), _) => _ = sandbox.type_in(bytes),
+            (None, Some(pipe)) => _ = write_all(&pipe, bytes),
+            (None, None) => {}
         }
-        Ok(())
     }
 
     fn end_input(&self) {
@@ -691,16 +683,12 @@ impl OutputSink for ExecOutput<'_> {
     }
 }
 
-/// A terminal's other end does not block, so it is waited for.
-fn write_when_ready(to: impl std::os::fd::AsFd, bytes: &[u8]) -> rustix::io::Result<usize> {
-    use rustix::event::{PollFd, PollFlags, poll};
-    loop {
-        match rustix::io::write(&to, bytes) {
-            Err(rustix::io::Errno::AGAIN) => _ = poll(&mut [PollFd::new(&to, PollFlags::OUT)], None)?,
-            Err(rustix::io::Errno::INTR) => {}
-            outcome => return outcome,
-        }
+fn write_all(pipe: &OwnedFd, mut bytes: &[u8]) -> rustix::io::Result<()> {
+    while !bytes.is_empty() {
+        let written = rustix::io::retry_on_intr(|| rustix::io::write(pipe, bytes))?;
+        bytes = &bytes[written..];
     }
+    Ok(())
 }
 
 fn reply(line: &Line, reply: &Reply) -> std::io::Result<()> {

@@ -17,6 +17,7 @@ use rbuild_store::{KeyParts, Lineage, Parent, Store};
 
 use crate::Tools;
 use crate::contexts::unpacked_files;
+use crate::enter::Stops;
 use crate::error::{AtSpan, BuildError, Explain, Failure, FailureKind, Result};
 use crate::event::{Event, EventSink, Phase, StepNumber, Steps};
 use crate::files::{Files, FolderContext};
@@ -38,6 +39,8 @@ pub(crate) struct Shared<'a> {
     done: Done,
     /// Folders that were opened, by path.
     folders: Mutex<BTreeMap<String, Files>>,
+    /// The RUN that failed first, and the one step that is to be entered.
+    pub(crate) stops: Mutex<Stops>,
     /// Whether a step was told of that is carried out for a reason of its own.
     pub(crate) told: AtomicBool,
     /// Contexts that were fetched or unpacked, by name; the build context has none.
@@ -51,6 +54,7 @@ impl<'a> Shared<'a> {
             steps: Steps::default(),
             done: Done::default(),
             folders: Mutex::default(),
+            stops: Mutex::default(),
             told: AtomicBool::new(false),
             fetched: Mutex::default(),
         }
@@ -209,7 +213,9 @@ impl<'a> Builder<'a> {
             counter,
             kinds: BTreeMap::new(),
         };
-        self.announce_base(index, &mut run);
+        if let Some(name) = self.announce_base(index, &mut run) {
+            self.stop_if_reached(&state, &run.label, &name)?;
+        }
         for trigger in &triggers {
             // The trigger's own spans are offsets in its text: what fails is shown at the FROM line.
             let result = self.instruction(&mut state, trigger, &mut run);
@@ -269,14 +275,17 @@ impl<'a> Builder<'a> {
         Ok(state)
     }
 
-    /// The line `[build 1/6] FROM node:18`; its work is done where the files are needed.
-    fn announce_base(&self, index: usize, run: &mut StageRun<'_>) {
+    /// The line `[build 1/6] FROM node:18`, where there is one; its work is done where the files are needed.
+    fn announce_base(&self, index: usize, run: &mut StageRun<'_>) -> Option<String> {
         let node = &self.graph.stages[index];
-        if matches!(node.base, Source::Image { .. } | Source::Context(_)) {
-            let prefix = run.counter.next_prefix(run.platform.as_deref());
-            let number = self.announce(&format!("{prefix} FROM {}", node.base_name));
-            self.events.event(Event::Done { step: number, took: std::time::Duration::ZERO });
+        if !matches!(node.base, Source::Image { .. } | Source::Context(_)) {
+            return None;
         }
+        let prefix = run.counter.next_prefix(run.platform.as_deref());
+        let name = format!("{prefix} FROM {}", node.base_name);
+        let number = self.announce(&name);
+        self.events.event(Event::Done { step: number, took: std::time::Duration::ZERO });
+        Some(name)
     }
 
     /// The platform of a stage: its own, else that of the stage it is built from, else the image's.

@@ -8,6 +8,7 @@ mod build;
 mod cancel;
 mod checks;
 mod contexts;
+mod enter;
 mod error;
 mod event;
 mod explain;
@@ -41,6 +42,7 @@ use rbuild_store::Store;
 use crate::shared_cache::SharedCache;
 
 pub use contexts::{FetchedContext, LONE_FILE, read_in_context};
+pub use enter::{Terminal, enter_kept, enter_step};
 pub use error::{BuildError, Failure, FailureKind, Result};
 pub use event::{Event, EventSink, Phase, Silent, StepNumber, Stream};
 pub use output::Written;
@@ -48,7 +50,7 @@ pub use relay::Location;
 pub use remote::Fetcher;
 pub use request::{
     BuildRequest, CacheExport, CachePlace, CacheTarget, CacheUse, CompressionChoice, Context, Destination,
-    NamedContext, Network, Output, RunOptions, Secret, SecretSource,
+    NamedContext, Network, OnFailure, Output, RunOptions, Secret, SecretSource, StepName,
 };
 pub use throwaway::{ContainerImage, ThrowAway};
 
@@ -63,6 +65,8 @@ pub struct Tools<'a> {
     pub place: &'a Place,
     /// Ends the build when it is thrown.
     pub cancel: &'a Cancel,
+    /// The user's terminal, where a failure may open a shell.
+    pub terminal: Option<&'a dyn Terminal>,
 }
 
 /// What came of a build.
@@ -112,7 +116,11 @@ fn attempt<'a>(
     let findings = checks::before_build(&dockerfile, &variants[0].plan, first.request, &first.images)?;
     let images = builders
         .iter()
-        .map(|builder| assemble::assemble(builder, builder.run()?))
+        .map(|builder| {
+            let state =
+                builder.run().map_err(|error| enter::after_failure(builder, tools.terminal, error))?;
+            assemble::assemble(builder, state)
+        })
         .collect::<Result<Vec<_>>>()?;
     let (id, written) = output::write_all(first, &images)?;
     shared.cache.export(&first.images);

@@ -53,6 +53,10 @@ pub struct BuildRequest {
     pub rewrite_timestamp: bool,
     /// Refuse what the reference implementation refuses.
     pub strict_docker: bool,
+    /// What becomes of a RUN that fails.
+    pub on_failure: OnFailure,
+    /// Carry out no more than this step, which is to be entered.
+    pub enter: Option<StepName>,
     /// Environment of `git`, which fetches for ADD: the caller's, so that its configuration and agents are found.
     pub git_environment: BTreeMap<OsString, OsString>,
 }
@@ -70,6 +74,27 @@ impl BuildRequest {
     pub fn is_for_several(&self) -> bool {
         self.platforms.len() > 1
     }
+}
+
+/// What becomes of a RUN that fails.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Nothing of it stays.
+    #[default]
+    Drop,
+    /// Its files are kept, to be entered later.
+    Keep,
+    /// A shell opens in its place.
+    Shell,
+}
+
+/// A step as progress shows it: `[build 3/6] RUN …` is step 3 of the stage `build`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepName {
+    /// The stage; any where none is given.
+    pub stage: Option<String>,
+    /// From 1.
+    pub number: u32,
 }
 
 /// Where the files of `COPY` and `ADD` come from.
@@ -188,6 +213,8 @@ pub enum Network {
     Host,
     /// Loopback only.
     None,
+    /// One of its own, with a way out through pasta or slirp4netns.
+    Private,
 }
 
 /// `--secret`.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use rbuild_executor::{Mounted, Overlay, User};
-use rbuild_fs::{Root, Sidecar};
+use rbuild_executor::{Mounted, SandboxSpec, User};
+use rbuild_fs::Root;
 use rbuild_image::{Digest, ImageConfig, Platform};
 use rbuild_store::{NewSnapshot, Parent, Store};
 
@@ -11,7 +11,6 @@ use crate::error::Result;
 use crate::event::Steps;
 use crate::images::Images;
 use crate::steps;
-use crate::steps::folding::{self, Copied};
 use crate::stored::{self, Transfers};
 use crate::users;
 
@@ -58,14 +57,7 @@ impl ThrowAway {
     /// A parent that is not here, or what the kernel refuses.
     pub fn over(store: &Store, parent: &Parent) -> Result<ThrowAway> {
         let (upper, lowers) = steps::begin(store, parent)?;
-        let mounted = match folding::overlays(store) {
-            true => folding::mount(&Overlay {
-                lowers: &lowers,
-                upper: Some(&upper.upper()),
-                work: Some(&upper.work()),
-            })?,
-            false => Copied::of(&lowers, upper.work(), upper.sidecar())?.mount()?,
-        };
+        let (mounted, _) = steps::mount_over(store, &upper, &lowers)?;
         let root = steps::mounted_root(&mounted)?;
         Ok(ThrowAway { mounted, root, _upper: upper })
     }
@@ -76,12 +68,21 @@ impl ThrowAway {
         &self.mounted
     }
 
-    /// The journal of its links, pipes and sockets, where this place needs one.
+    /// File access to it.
+    pub(crate) fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// Gives a sandbox over it the journal of owners, where this place needs one.
     ///
     /// # Errors
     /// What cannot be read of the store.
-    pub fn sidecar(&self) -> Result<Option<Arc<dyn Sidecar>>> {
-        Ok(steps::sidecar(&self.mounted)?.map(|sidecar| sidecar as Arc<dyn Sidecar>))
+    pub fn give_journal(&self, spec: &mut SandboxSpec<'_>) -> Result<()> {
+        if let Some(sidecar) = steps::sidecar(&self.mounted)? {
+            spec.journaled = sidecar.is_marked();
+            spec.sidecar = Some(sidecar);
+        }
+        Ok(())
     }
 
     /// The user that `USER`'s argument means in this tree; the primary group is among the groups.

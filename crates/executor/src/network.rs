@@ -85,11 +85,6 @@ impl Companion {
         let (_, pidfd) = cloned.map_err(|e| SandboxError::call("start a program", e))?;
         pidfd.map(Self).ok_or_else(|| SandboxError::call("start a program", rustix::io::Errno::BADF))
     }
-
-    /// Readable when it has ended.
-    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
 }
 
 impl Drop for Companion {

@@ -2,6 +2,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
 
 use crate::{SandboxError, SetupOp, WindowSize, sys};
 
@@ -73,9 +74,24 @@ impl Sandbox {
         sys::pidfd_signal(self.0.init.as_fd(), signal);
     }
 
-    /// What is written here is typed at the command's terminal; `None` without one.
-    pub fn terminal(&self) -> Option<BorrowedFd<'_>> {
-        self.0.master.as_ref().map(AsFd::as_fd)
+    /// Whether the command has a terminal.
+    pub fn has_terminal(&self) -> bool {
+        self.0.master.is_some()
+    }
+
+    /// Types at the command's terminal; waits while the command does not read. Nothing happens without one.
+    pub fn type_in(&self, mut bytes: &[u8]) -> std::io::Result<()> {
+        let Some(master) = &self.0.master else { return Ok(()) };
+        while !bytes.is_empty() {
+            match rustix::io::write(master, bytes) {
+                Ok(length) => bytes = &bytes[length..],
+                Err(Errno::INTR) => {}
+                // Reading from it does not block, so neither does writing.
+                Err(Errno::AGAIN) => _ = poll(&mut [PollFd::new(master, PollFlags::OUT)], None)?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Gives the terminal another size.

@@ -3,24 +3,21 @@
 use std::ffi::OsString;
 use std::io::Read;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use crate::NetworkNamespace;
 use crate::network::Companion;
-use crate::{NetworkNamespace, SandboxError};
 
 /// Where distributions put them; the user's PATH is not the library's to read.
 const FOLDERS: [&str; 4] = ["/usr/bin", "/usr/local/bin", "/bin", "/usr/sbin"];
 /// How long one may take to set the network up.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How often it is looked at meanwhile: neither program says when it is done in every version.
-const LOOK: Duration = Duration::from_millis(5);
+const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 /// What asks the host's name servers when it is asked for a name: an address of no network (RFC 3927).
 const PASTA_RESOLVER: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// The same in slirp4netns' own network.
@@ -58,7 +55,7 @@ impl WayOut {
         let mut reasons = Vec::new();
         for (name, resolver) in [("pasta", PASTA_RESOLVER), ("slirp4netns", SLIRP_RESOLVER)] {
             let tried = match find(name) {
-                Some(path) => start(&arguments(name, &path, namespace), namespace),
+                Some(path) => start(name, &path, namespace),
                 None => Err("is not installed".to_owned()),
             };
             match tried {
@@ -82,12 +79,12 @@ fn find(name: &str) -> Option<PathBuf> {
     FOLDERS.map(|folder| Path::new(folder).join(name)).into_iter().find(|path| path.exists())
 }
 
-fn arguments(name: &str, path: &Path, namespace: &NetworkNamespace) -> Vec<OsString> {
-    // Its own descriptor: another process may not look into this one.
-    let namespace = format!("/proc/self/fd/{}", namespace.as_fd().as_raw_fd());
-    let resolver = PASTA_RESOLVER.to_string();
+/// `namespace` and `ready` are descriptors that it inherits: it may not look into this process for them.
+fn arguments(name: &str, path: &Path, namespace: RawFd, ready: RawFd) -> Vec<OsString> {
+    let (namespace, pid_file) = (format!("/proc/self/fd/{namespace}"), format!("/proc/self/fd/{ready}"));
+    let (resolver, ready) = (PASTA_RESOLVER.to_string(), format!("--ready-fd={ready}"));
     let words: &[&str] = match name {
-        // No ports by itself, and no way to what listens on the host's loopback.
+        // No ports by itself, and no way to what listens on the host's loopback. It writes its process id when it is ready.
         "pasta" => &[
             "--foreground",
             "--stderr",
@@ -105,6 +102,8 @@ fn arguments(name: &str, path: &Path, namespace: &NetworkNamespace) -> Vec<OsStr
             "none",
             "--dns-forward",
             &resolver,
+            "--pid",
+            &pid_file,
             "--netns",
             &namespace,
         ],
@@ -112,6 +111,7 @@ fn arguments(name: &str, path: &Path, namespace: &NetworkNamespace) -> Vec<OsStr
             "--configure",
             "--mtu=65520",
             "--disable-host-loopback",
+            &ready,
             "--netns-type=path",
             &namespace,
             "tap0",
@@ -120,27 +120,25 @@ fn arguments(name: &str, path: &Path, namespace: &NetworkNamespace) -> Vec<OsStr
     std::iter::once(path.into()).chain(words.iter().map(OsString::from)).collect()
 }
 
-/// Starts one and waits until the namespace has a route, or says why it has not.
-fn start(argv: &[OsString], namespace: &NetworkNamespace) -> Result<Companion, String> {
-    let said = |error: SandboxError| error.to_string();
-    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|error| error.to_string())?;
-    let (words, words_end) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| error.to_string())?;
+/// Starts one and waits until it says that the network is there, or is known to have failed.
+fn start(name: &str, path: &Path, namespace: &NetworkNamespace) -> Result<Companion, String> {
+    let said = |error: Errno| error.to_string();
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(said)?;
+    let (words, words_end) = pipe_with(PipeFlags::CLOEXEC).map_err(said)?;
+    let (ready, ready_end) = pipe_with(PipeFlags::CLOEXEC).map_err(said)?;
+    let argv = arguments(name, path, namespace.as_fd().as_raw_fd(), ready_end.as_raw_fd());
     let streams = [null.as_fd(), null.as_fd(), words_end.as_fd()];
-    let program = Companion::start(argv, streams, &[namespace.as_fd()]).map_err(said)?;
-    drop(words_end);
-    let begun = Instant::now();
-    loop {
-        if has_route(namespace)? {
-            return Ok(program);
-        }
-        let ended = is_readable(program.descriptor());
-        if ended || begun.elapsed() > PATIENCE {
-            drop(program);
-            return Err(last_words(words.into(), ended));
-        }
-        thread::sleep(LOOK);
+    let program = Companion::start(&argv, streams, &[namespace.as_fd(), ready_end.as_fd()])
+        .map_err(|error| error.to_string())?;
+    drop((words_end, ready_end));
+    let mut fds = [PollFd::new(&ready, PollFlags::IN)];
+    let in_time = poll(&mut fds, Some(&PATIENCE)).is_ok_and(|count| count > 0);
+    // Nothing to read but the end is its own end.
+    if in_time && rustix::io::read(&ready, &mut [0; 1]) == Ok(1) {
+        return Ok(program);
     }
+    drop(program);
+    Err(last_words(words.into(), in_time))
 }
 
 fn last_words(mut words: std::fs::File, ended: bool) -> String {
@@ -152,25 +150,8 @@ fn last_words(mut words: std::fs::File, ended: bool) -> String {
     match (last, ended) {
         (Some(line), _) => line.to_owned(),
         (None, true) => "ended without a word".to_owned(),
-        (None, false) => format!("did not set the network up within {} s", PATIENCE.as_secs()),
+        (None, false) => format!("did not set the network up within {} s", PATIENCE.tv_sec),
     }
-}
-
-fn is_readable(fd: impl AsFd) -> bool {
-    let mut fds = [PollFd::new(&fd, PollFlags::IN)];
-    matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(count) if count > 0)
-}
-
-/// Whether packets for anywhere have a way.
-fn has_route(namespace: &NetworkNamespace) -> Result<bool, String> {
-    let look = || {
-        namespace.join().map_err(|error| error.to_string())?;
-        std::fs::read_to_string("/proc/thread-self/net/route").map_err(|error| error.to_string())
-    };
-    let routes =
-        thread::scope(|scope| scope.spawn(look).join()).map_err(|_| "a thread panicked".to_owned())??;
-    // Interface, destination, gateway …
-    Ok(routes.lines().skip(1).any(|line| line.split_whitespace().nth(1) == Some("00000000")))
 }
 
 #[cfg(test)]

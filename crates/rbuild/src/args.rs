@@ -156,6 +156,9 @@ pub(crate) enum Command {
     },
     /// Say what this machine allows and which way rbuild will take
     Doctor,
+    /// Open a shell in a step: a failed one that was kept (`rbuild shell [NAME]`), or any (`rbuild shell --at STEP CONTEXT`)
+    #[command(args_override_self = true, mut_arg("context", |context| context.required(false)))]
+    Shell(Box<ShellArgs>),
     /// Run an image in a new container
     #[command(args_override_self = true, disable_help_flag = true)]
     Run(Box<RunArgs>),
@@ -226,6 +229,21 @@ pub(crate) enum Progress {
     None,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnError {
+    Fail,
+    Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShellArgs {
+    /// The step to enter, `[STAGE:]STEP` as progress shows it: `[build 3/6]` is `build:3`; what it stands on is built if need be
+    #[arg(long, value_name = "STEP")]
+    pub(crate) at: Option<String>,
+    #[command(flatten)]
+    pub(crate) build: BuildArgs,
+}
+
 /// Docker's options of a build.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct BuildArgs {
@@ -290,7 +308,7 @@ pub(crate) struct BuildArgs {
     /// Line of /etc/hosts during RUN, `HOST:IP`
     #[arg(long = "add-host", value_name = "HOST:IP")]
     pub(crate) add_hosts: Vec<String>,
-    /// Network during RUN: default, host or none
+    /// Network during RUN: default, host, none or private
     #[arg(long, value_name = "MODE")]
     pub(crate) network: Option<String>,
     /// Platform of the image, such as linux/arm64; several (`linux/amd64,linux/arm64`) make an index
@@ -347,6 +365,12 @@ pub(crate) struct BuildArgs {
     /// What to do: build, check, outline or targets (`,format=json`)
     #[arg(long, value_name = "METHOD")]
     pub(crate) call: Option<String>,
+    /// What to do when a RUN fails: `shell` opens one in its place, with its files, mounts, environment and user
+    #[arg(long, value_enum, value_name = "WHAT", default_value = "fail")]
+    pub(crate) on_error: OnError,
+    /// Keep what a RUN left that fails, and say how to enter it
+    #[arg(long)]
+    pub(crate) keep_failed: bool,
     /// Refuse what the reference implementation refuses
     #[arg(long)]
     pub(crate) strict_docker: bool,

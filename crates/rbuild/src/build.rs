@@ -6,18 +6,19 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
-use rbuild_engine::{BuildError, BuildRequest, BuiltImage, EventSink, Tools, Written};
+use rbuild_engine::{BuildError, BuildRequest, BuiltImage, EventSink, OnFailure, Tools, Written};
 use rbuild_executor::{Cancel, Place};
 use rbuild_store::Store;
 use rustix::termios::tcgetwinsize;
 
 use crate::args::{BuildArgs, GlobalArgs, IgnoredArgs, Progress};
+use crate::commands::shell::UserTerminal;
 use crate::failure::CliError;
 use crate::limits::Limits;
 use crate::timings::Recorder;
 use crate::ui::{Size, Ui, UiOptions};
 use crate::workshop::Workshop;
-use crate::{check, request, surroundings};
+use crate::{check, request, surroundings, terminal};
 
 /// Exit code after Ctrl-C, as shells report it: 128 and the signal's number.
 const INTERRUPTED: i32 = 130;
@@ -33,8 +34,12 @@ pub(crate) fn run(args: &BuildArgs, global: &GlobalArgs, place: &'static Place) 
     let (store, client) = (workshop.store()?, workshop.client()?);
     let cancel = Cancel::new()
         .map_err(|error| CliError::environment("could not prepare to be interrupted".to_owned(), error))?;
+    let wants_shell = request.on_failure == OnFailure::Shell;
+    if wants_shell {
+        terminal::is_there_for_shell()?;
+    }
     watch_signals(&cancel, store)?;
-    let tools = Tools { store, client, place, cancel: &cancel };
+    let tools = Tools { store, client, place, cancel: &cancel, terminal: None };
     if let Some(call) = call {
         return check::run(&call, &request, tools);
     }
@@ -42,6 +47,8 @@ pub(crate) fn run(args: &BuildArgs, global: &GlobalArgs, place: &'static Place) 
     for name in args.ignored.given() {
         ui.event(rbuild_engine::Event::Warning { text: &format!("`{name}` has no effect here") });
     }
+    let user = UserTerminal(&ui);
+    let tools = Tools { terminal: wants_shell.then_some(&user), ..tools };
     let result = match &args.timings {
         Some(to) => timed(&request, tools, &ui, to)?,
         None => rbuild_engine::build(&request, tools, &ui),
@@ -97,10 +104,12 @@ pub(crate) fn progress(progress: Progress, explain: bool) -> Ui {
 
 /// Ctrl-C and its like end the build. What does not end soon by itself (a read from a server that is silent), or a second
 /// signal, ends the process, and the kernel everything with it; the next build sweeps the store.
-fn watch_signals(cancel: &Cancel, store: &Store) -> Result<(), CliError> {
+pub(crate) fn watch_signals(cancel: &Cancel, store: &Store) -> Result<(), CliError> {
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
-    // Blocked here, before any other thread: all of them inherit it, and only the one below takes signals.
-    signals
+    // Blocked here, before any other thread: all of them inherit it, and only the one below takes signals; a change of the
+    // terminal's size is for a shell that may open later.
+    let blocked: SigSet = signals.iter().chain([Signal::SIGWINCH]).collect();
+    blocked
         .thread_block()
         .map_err(|error| CliError::environment("could not prepare to be interrupted".to_owned(), error))?;
     let cancel = cancel.clone();

@@ -33,7 +33,7 @@ use rbuild_executor::Place;
 use crate::args::{Cli, Command};
 use crate::commands::{
     archive, cache, containers, copy, doctor, du, history, images, inspect, login, logs, manifest, prune,
-    remove, run, transfer,
+    remove, run, shell, transfer,
 };
 use crate::diagnostics::Style;
 use crate::failure::CliError;
@@ -92,6 +92,7 @@ fn carry_out(cli: Cli, place: &'static Place) -> Result<(), CliError> {
         Some(Command::Copy(copy)) => copy::run(&copy, &global, place),
         Some(Command::Manifest { command }) => manifest::run(&command, &global, place),
         Some(Command::Doctor) => doctor::run(&global, place),
+        Some(Command::Shell(args)) => shell::run(&args, &global, place),
         Some(Command::Run(run)) => run::run(&run, &global, place),
         Some(Command::Exec(exec)) => run::exec(&exec, &global, place),
         Some(Command::Ps(ps)) => containers::ps(&ps, &global, place),

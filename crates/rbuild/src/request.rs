@@ -6,11 +6,12 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use rbuild_engine::{
-    BuildRequest, CacheUse, Context, Destination, Network, Output, RunOptions, Secret, SecretSource,
+    BuildRequest, CacheUse, Context, Destination, Network, OnFailure, Output, RunOptions, Secret,
+    SecretSource,
 };
 use rbuild_image::{Platform, Reference};
 
-use crate::args::BuildArgs;
+use crate::args::{BuildArgs, OnError};
 use crate::context::Typed;
 use crate::failure::CliError;
 use crate::workshop::Workshop;
@@ -50,6 +51,8 @@ pub(crate) fn read(args: &BuildArgs, workshop: &Workshop) -> Result<BuildRequest
         outputs: Vec::new(),
         rewrite_timestamp: false,
         strict_docker: args.strict_docker,
+        on_failure: on_failure(args),
+        enter: None,
         git_environment: surroundings::environment(),
     };
     read_outputs(args, &mut request)?;
@@ -84,6 +87,14 @@ fn cache_places(args: &BuildArgs) -> Result<CacheUse> {
         mounts_to: mounts_to.collect::<Result<_>>()?,
         ..CacheUse::default()
     })
+}
+
+fn on_failure(args: &BuildArgs) -> OnFailure {
+    match (args.on_error, args.keep_failed) {
+        (OnError::Shell, _) => OnFailure::Shell,
+        (OnError::Fail, true) => OnFailure::Keep,
+        (OnError::Fail, false) => OnFailure::Drop,
+    }
 }
 
 /// `BUILDKIT_CONTEXT_KEEP_GIT_DIR`, read as Go's `strconv.ParseBool` does; anything else says nothing.
@@ -152,9 +163,10 @@ fn run_options(args: &BuildArgs) -> Result<RunOptions> {
     let network = match args.network.as_deref() {
         None | Some("default" | "host") => Network::Host,
         Some("none") => Network::None,
+        Some("private") => Network::Private,
         Some(other) => {
             return Err(CliError::usage(format!("unknown network `{other}`"))
-                .help("there are `default`, `host` and `none`"));
+                .help("there are `default`, `host`, `none` and `private`"));
         }
     };
     let allowed = |name: &str| args.allow.iter().any(|allow| allow == name);

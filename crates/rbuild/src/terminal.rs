@@ -59,6 +59,15 @@ pub(crate) fn is_there_for(interactive: bool, tty: bool) -> Result<(), CliError>
     Err(failure.help("leave out `-t`: input and output are passed on without it"))
 }
 
+/// A shell is of no use without somebody at it.
+pub(crate) fn is_there_for_shell() -> Result<(), CliError> {
+    if stdin().is_terminal() {
+        return Ok(());
+    }
+    let failure = CliError::usage("could not open a shell: standard input is no terminal");
+    Err(failure.help("in a script, keep the failed step with `--keep-failed` and enter it from a terminal with `rbuild shell`"))
+}
+
 /// Somebody who takes signals and input from here: a container's monitor, or a shell in a step's files.
 pub(crate) trait Other: Send + Sync {
     /// The command gets a signal.
@@ -109,6 +118,17 @@ impl PassedOn {
     pub(crate) fn to(&self, other: Arc<dyn Other>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(other);
     }
+}
+
+/// Passes changes of the terminal's size on, by a thread that lives as long as this process. SIGWINCH is blocked everywhere.
+pub(crate) fn pass_size_to(other: Arc<dyn Other>) {
+    let resized: SigSet = [Signal::SIGWINCH].into_iter().collect();
+    std::thread::spawn(move || {
+        while resized.wait().is_ok() {
+            let (columns, rows) = size();
+            other.resize(columns, rows);
+        }
+    });
 }
 
 /// Passes standard input on by a thread, until it ends.

@@ -21,6 +21,7 @@ mod registry;
 mod reproducible;
 mod run;
 mod shared_cache;
+mod shell;
 mod transports;
 
 /// A file of tests that is not listed above would never run.

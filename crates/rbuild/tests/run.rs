@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::common::{Run, Running, Test, alive, is_root, text};
+use crate::common::{Run, Running, Test, alive, is_root, text, typed};
 
 /// The longest that anything is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -372,30 +373,6 @@ fn other_commands_run_inside() {
     place.rbuild(&["exec", "box", "true"]).fails(1, &["box", "not running"]);
 }
 
-/// Types at a terminal of 101 by 33 characters, each key when what stands before it is shown; all that it shows.
-fn typed(place: &Place, command: &str, keys: &[(&str, &str)]) -> String {
-    let rbuild = format!("{} --root {}", crate::common::RBUILD, place.0.store().display());
-    let line = format!("stty rows 33 cols 101; {}; echo code $?", command.replace("rbuild", &rbuild));
-    let mut script = Command::new("timeout");
-    script.args(["60", "script", "-q", "-c", &line, "/dev/null"]).env("HOME", place.0.beside("home"));
-    script.env("CONTAINERS_REGISTRIES_CONF", place.0.beside("registries.conf")).env("SHELL", "/bin/sh");
-    let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    // Its end would be typed as Ctrl-D: it is kept until the command has ended by itself.
-    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-    let (mut shown, mut keys) = (String::new(), keys.iter());
-    let mut next = keys.next();
-    let mut bytes = [0; 4096];
-    while let Ok(length @ 1..) = stdout.read(&mut bytes) {
-        shown += &String::from_utf8_lossy(&bytes[..length]).replace('\r', "");
-        while let Some((_, typed)) = next.filter(|(before, _)| shown.contains(before)) {
-            stdin.write_all(typed.as_bytes()).unwrap();
-            next = keys.next();
-        }
-    }
-    child.wait().unwrap();
-    shown
-}
-
 #[track_caller]
 fn shows(shown: &str, expected: &[&str]) {
     for text in expected {
@@ -408,17 +385,17 @@ fn a_terminal_is_a_terminal() {
     let place = Place::new();
     place.rbuild(&["pull", "busybox"]).succeeds();
     let shown =
-        typed(&place, "rbuild run --rm -it busybox sh", &[("# ", "tty; stty size; echo $TERM; exit 5\n")]);
+        typed(&place.0, "rbuild run --rm -it busybox sh", &[("# ", "tty; stty size; echo $TERM; exit 5\n")]);
     shows(&shown, &["\n/dev/pts/0\n", "\n33 101\n", "\nxterm\n", "code 5"]);
     // Ctrl-C is a key here: it interrupts what runs in the terminal, not us.
     let command =
         "rbuild run --rm -it busybox sh -c 'trap \"echo heard; exit 8\" INT; echo ready; sleep 1000'";
-    shows(&typed(&place, command, &[("ready", "\u{3}")]), &["heard", "code 8"]);
+    shows(&typed(&place.0, command, &[("ready", "\u{3}")]), &["heard", "code 8"]);
     place.printed(&["run", "-d", "--name", "box", "busybox", "sleep", "1000"]);
-    let shown = typed(&place, "rbuild exec -it box sh", &[("# ", "tty; stty size; exit 4\n")]);
+    let shown = typed(&place.0, "rbuild exec -it box sh", &[("# ", "tty; stty size; exit 4\n")]);
     shows(&shown, &["\n/dev/pts/0\n", "\n33 101\n", "code 4"]);
     // Ours is as it was.
-    let shown = typed(&place, "rbuild run --rm -it busybox true; stty -a", &[]);
+    let shown = typed(&place.0, "rbuild run --rm -it busybox true; stty -a", &[]);
     shows(&shown, &[" icanon", " echo "]);
     // Nobody has to be there: what it shows is in the log.
     place.printed(&["run", "-dt", "--name", "shown", "busybox", "tty"]);
@@ -485,4 +462,66 @@ fn one_user_id_is_enough() {
     single(&["rm", "one"]).succeeds();
     // An ordinary user's own namespace cannot remove these; the test's folder goes as a whole.
     single(&["prune", "--all", "--force"]).succeeds();
+}
+
+/// The modules of the example's page, without the bundler: a script that imports two others and writes into the page.
+#[test]
+fn a_browser_runs_the_pages_script() {
+    if !["/usr/bin/chromium", "/usr/local/bin/chromium"].iter().any(|path| Path::new(path).exists()) {
+        eprintln!(
+            "SKIP a_browser_runs_the_pages_script: no chromium (`cargo xtask test` as root installs it)"
+        );
+        return;
+    }
+    let place = Place(Test::new(
+        "FROM busybox\nCOPY . /www/\nRUN echo '.js:text/javascript' > /etc/httpd.conf\n\
+         CMD [\"httpd\", \"-f\", \"-p\", \"80\", \"-h\", \"/www\"]\n",
+    ));
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/node-nginx/src");
+    for module in ["parts.js", "units.js"] {
+        place.0.file(module, fs::read(example.join(module)).unwrap());
+    }
+    let script = "import { parts } from './parts.js'; import { inUnits } from './units.js';\n\
+                  document.body.textContent = `${parts.length} parts, the first has ${inUnits(parts[0].bytes)}`;\n";
+    place.0.file("main.js", script);
+    place
+        .0
+        .file("index.html", "<!doctype html><body>not run<script type=module src=/main.js></script></body>");
+    place.0.run(&["-t", "app"]).succeeds();
+    place.printed(&["run", "-d", "--name", "web", "-p", "127.0.0.1::80", "app"]);
+    let port = place.port("web");
+    place.until("it serves", || fetch(port, "/").is_ok());
+    let flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--dump-dom",
+    ];
+    let mut browser = Command::new("timeout");
+    browser.args(["100", "chromium"]).args(flags).stdin(Stdio::null()).current_dir("/");
+    browser.arg(format!("--user-data-dir={}", place.0.beside("profile").display()));
+    browser.env("HOME", place.0.beside("home")).arg(format!("http://127.0.0.1:{port}/"));
+    let shown = Run::of(&mut browser);
+    assert!(shown.said().contains("5 parts, the first has 48 MB"), "{}\n{}", shown.said(), shown.stderr);
+}
+
+/// The same for RUN, and what there is to say where it cannot be had.
+#[test]
+fn run_may_have_a_private_network() {
+    let place = Place(Test::new("FROM busybox\nRUN --network=private ls /sys/class/net > /network\n"));
+    let run = place.0.run(&["-t", "app"]);
+    if run.code == 0 {
+        let network = place.printed(&["run", "--rm", "app", "cat", "/network"]);
+        assert_eq!(network.lines().count(), 2, "loopback and the way out: {network}");
+        assert!(network.lines().any(|name| name == "lo"), "{network}");
+    } else {
+        eprintln!("SKIP the network itself: neither pasta nor slirp4netns can be used here");
+        run.fails(3, &["could not make a private network for RUN", "pasta:", "slirp4netns:", "help:"]);
+    }
+    place.0.run(&["--strict-docker"]).fails(1, &["private"]);
 }

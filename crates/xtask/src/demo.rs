@@ -11,7 +11,7 @@ use crate::registry::Registry;
 use crate::report::{heading, seconds, size};
 use crate::user::remove_tree;
 use crate::workspace::Workspace;
-use crate::{bases, install};
+use crate::{bases, install, page};
 
 const NAME: &str = "my-node-nginx-app";
 
@@ -84,6 +84,9 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     heading("The build again, everything cached");
     let warm = demo.build(&["-t", NAME])?;
 
+    heading("The image, run");
+    demo.show_page()?;
+
     println!(
         "\nfirst build {}, second {}; the store stays in {}",
         seconds(cold),
@@ -113,6 +116,48 @@ impl Demo {
         let took = started.elapsed();
         println!("took {}", seconds(took));
         Ok(took)
+    }
+
+    /// Another command than a build, with the demo's store.
+    fn command(&self, arguments: &[&str]) -> Command {
+        println!("$ rbuild {}", arguments.join(" "));
+        let mut command = Command::new(&self.rbuild);
+        command.stdin(Stdio::null()).env("CONTAINERS_REGISTRIES_CONF", &self.registries_conf);
+        command.arg("--root").arg(&self.store).args(arguments);
+        command
+    }
+
+    /// Runs the image, and looks at its page until it is seen that the app's script ran.
+    fn show_page(&self) -> Result<()> {
+        let container = Container { demo: self, name: format!("demo-{}", std::process::id()) };
+        process::run(&mut self.command(&[
+            "run",
+            "-d",
+            "--name",
+            &container.name,
+            "-p",
+            "127.0.0.1::80",
+            NAME,
+        ]))?;
+        process::run(&mut self.command(&["ps"]))?;
+        let port = container.port()?;
+        println!("$ curl localhost:{port}");
+        let document = page::fetch(port, "/")?;
+        println!("{}", document.trim_end());
+        match page::in_browser(port)? {
+            None => println!(
+                "\nNOT LOOKED AT in a browser: there is no chromium here (Debian's package of that name)"
+            ),
+            Some(shown) => {
+                println!("\nand in Chromium, after the app's script ran:");
+                let lines = page::text_of(&shown);
+                lines.iter().for_each(|line| println!("  {line}"));
+                if !lines.iter().any(|line| line.contains("Built with node")) {
+                    return Err("the app's script did not run in the browser".into());
+                }
+            }
+        }
+        process::run(&mut self.command(&["stop", &container.name]))
     }
 
     fn compare_sizes(&self) -> Result<()> {
@@ -157,6 +202,30 @@ impl Demo {
         let name = format!("{}/{NAME}:latest", registry.address);
         self.build(&["-t", &name, "--push"])?;
         inspect(&["--tls-verify=false", &format!("docker://{name}")])
+    }
+}
+
+/// A container of the demo; removed with the value.
+struct Container<'a> {
+    demo: &'a Demo,
+    name: String,
+}
+
+impl Container<'_> {
+    /// The port of this machine that leads into it.
+    fn port(&self) -> Result<u16> {
+        let format = ["ps", "--format", "{{.Names}} {{.Ports}}"];
+        let all = output(Command::new(&self.demo.rbuild).arg("--root").arg(&self.demo.store).args(format))?;
+        let line = all.lines().find(|line| line.starts_with(&format!("{} ", self.name)));
+        let before = line.and_then(|line| line.split_once("->")).ok_or("the container has no port")?.0;
+        Ok(before.rsplit(':').next().unwrap_or_default().parse()?)
+    }
+}
+
+impl Drop for Container<'_> {
+    fn drop(&mut self) {
+        // Nothing is left to remove where it did not start.
+        let _ = process::run_quietly(&mut self.demo.command(&["rm", "-f", &self.name]));
     }
 }
 

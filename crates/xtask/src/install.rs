@@ -23,6 +23,7 @@ pub(crate) const ROOTLESS: &[Need] = &[Need("newuidmap", "uidmap"), Need("setpri
 /// The tests: other tools that read what rbuild writes, and files with capabilities.
 pub(crate) const TESTS: &[Need] = &[
     Need("buildah", "buildah"),
+    Need("chromium", "chromium"),
     Need("crun", "crun"),
     Need("git", "git"),
     Need("podman", "podman"),

@@ -8,6 +8,7 @@ mod demo;
 mod install;
 mod lint;
 mod oci;
+mod page;
 mod process;
 mod registry;
 mod report;

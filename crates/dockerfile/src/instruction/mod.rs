@@ -308,6 +308,7 @@ pub enum Network {
     Default,
     None,
     Host,
+    Private,
 }
 
 /// `RUN`'s security mode.

@@ -10,7 +10,7 @@ mod stacked;
 mod workdir;
 
 pub(crate) use copy::{made_files, refused};
-pub(crate) use run::with_primary;
+pub(crate) use run::{PlannedRun, standard_mounts, with_primary};
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -206,8 +206,9 @@ impl Builder<'_> {
         state.key = key.to_string();
         let (layer, kept) = (state.layers.len() - 1, step.leaves);
         state.made.push(Made { key, layer, created, anew, origin, kept });
+        let (stage, name) = (step.lineage.stage, step.name);
         state.record(step.created_by, Some(created));
-        Ok(())
+        self.stop_if_reached(state, &stage, &name)
     }
 
     /// The layers of a state, and one of a shared cache on top.
@@ -391,28 +392,27 @@ impl Builder<'_> {
         };
         let store_fault = || "could not write to the store".to_owned();
         let (new, lowers) = begin(self.store, &parent)?;
-        let (upper, scratch) = (new.upper(), new.work());
-        let copied = (!step.bare && !folding::overlays(self.store))
-            .then(|| Copied::of(&lowers, scratch.clone(), new.sidecar()))
-            .transpose()?;
-        let workspace = if step.bare {
-            Workspace { mounted: None, root: open_tree(&upper, &new.sidecar())?, number }
+        let upper = new.upper();
+        let (workspace, copied) = if step.bare {
+            (Workspace { mounted: None, root: open_tree(&upper, &new.sidecar())?, number }, None)
         } else {
-            let mounted = match &copied {
-                Some(copied) => copied.mount()?,
-                None => {
-                    folding::mount(&Overlay { lowers: &lowers, upper: Some(&upper), work: Some(&scratch) })?
-                }
-            };
-            Workspace { root: mounted_root(&mounted)?, mounted: Some(mounted), number }
+            let (mounted, copied) = mount_over(self.store, &new, &lowers)?;
+            (Workspace { root: mounted_root(&mounted)?, mounted: Some(mounted), number }, copied)
         };
-        work(&workspace)?;
+        let outcome = match work(&workspace) {
+            Ok(()) if self.cancel.is_cancelled() => Err(BuildError::Cancelled),
+            outcome => outcome,
+        };
         drop(workspace);
-        if self.cancel.is_cancelled() {
-            return Err(BuildError::Cancelled);
-        }
-        if let Some(copied) = copied {
-            copied.write_changes(&upper)?;
+        match (outcome, copied) {
+            (Err(error), _) if !self.keeps_failed(number) => return Err(error),
+            (outcome, copied) => {
+                copied.map_or(Ok(()), |copied| copied.write_changes(&upper))?;
+                if let Err(error) = outcome {
+                    self.keep_failed(number, new, step)?;
+                    return Err(error);
+                }
+            }
         }
         if let (Some(epoch), true) = (self.request.epoch, self.request.rewrite_timestamp) {
             clamp_times(&new.upper(), epoch)?;
@@ -456,6 +456,21 @@ pub(crate) fn begin(store: &Store, parent: &Parent) -> Result<(NewSnapshot, Vec<
         copy_root_folder(&open(top)?, &open(&new.upper())?)?;
     }
     Ok((new, lowers))
+}
+
+/// The merged tree, writable; without overlays it is a copy, whose changes are to be found.
+pub(crate) fn mount_over(
+    store: &Store,
+    new: &NewSnapshot,
+    lowers: &[PathBuf],
+) -> Result<(Mounted, Option<Copied>)> {
+    let (upper, scratch) = (new.upper(), new.work());
+    if folding::overlays(store) {
+        let overlay = Overlay { lowers, upper: Some(&upper), work: Some(&scratch) };
+        return Ok((folding::mount(&overlay)?, None));
+    }
+    let copied = Copied::of(lowers, scratch, new.sidecar())?;
+    Ok((copied.mount()?, Some(copied)))
 }
 
 /// File access to a mounted tree.

@@ -4,20 +4,23 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rbuild_dockerfile::{Network as RunNetwork, Program, Run, Security};
 use rbuild_executor::{
-    CapabilitySet, ExitReport, Mount, MountKind, PlaceKind, Resource, Rlimit, SandboxSpec, Stream,
-    signal_name,
+    CapabilitySet, ExitReport, Mount, MountKind, Mounted, NetworkNamespace, PlaceKind, Resource, Rlimit,
+    SandboxSpec, Stream, WayOut, signal_name,
 };
+use rbuild_fs::Root;
 use rbuild_image::Platform;
 
 use super::mounts::Prepared;
 use super::{Step, Workspace};
 use crate::build::{Builder, StageRun};
+use crate::enter::Entrance;
 use crate::error::{BuildError, Explain, Failure, FailureKind, Result};
 use crate::event::{Event, EventSink, StepNumber};
-use crate::request::Network;
+use crate::request::{Network, RunOptions};
 use crate::state::StageState;
 use crate::users;
 
@@ -40,6 +43,16 @@ const TAIL: usize = 12;
 /// They are looked for in so much of its end.
 const TAIL_BYTES: usize = 64 << 10;
 
+/// A RUN as it is to be carried out.
+#[derive(Debug)]
+pub(crate) struct PlannedRun {
+    pub(crate) argv: Vec<String>,
+    mounts: Prepared,
+    network: Network,
+    insecure: bool,
+    pub(crate) place: Entrance,
+}
+
 impl Builder<'_> {
     /// `RUN`, its flags expanded.
     pub(crate) fn run_command(
@@ -56,14 +69,14 @@ impl Builder<'_> {
                 .help("build without devices, or run this step where they are")
                 .into());
         }
-        let mut prepared = self.prepare_mounts(state, run, at)?;
+        let mut mounts = self.prepare_mounts(state, run, at)?;
         let argv = match run.program() {
             Program::Exec(words) => words,
             Program::Shell(text) => state.shell().into_iter().chain([text]).collect(),
             Program::Script { name, content } => {
                 let path = format!("/dev/pipes/{name}");
-                prepared.parts.push(("script".to_owned(), content.clone()));
-                prepared.add_file(PathBuf::from(&path), content.into_bytes(), 0o755);
+                mounts.parts.push(("script".to_owned(), content.clone()));
+                mounts.add_file(PathBuf::from(&path), content.into_bytes(), 0o755);
                 state.shell().into_iter().chain([path]).collect()
             }
         };
@@ -75,42 +88,58 @@ impl Builder<'_> {
                 .help("allow it with `--allow security.insecure`")
                 .into());
         }
-        self.run_key(state, &argv, network, insecure, &prepared, &mut step);
-        let user = state.container().user.clone();
-        let (environment, cwd) = (state.environment.clone(), state.working_dir().to_owned());
+        self.run_key(state, &argv, network, insecure, &mounts, &mut step);
         let platform = state.config.platform();
+        let planned =
+            Arc::new(PlannedRun { argv, mounts, network, insecure, place: Entrance::of(state, &step.name) });
         self.step(state, step, |workspace| {
             self.place_for_run()?;
-            let account = users::of(&workspace.root, &user)?;
             let mounted = workspace
                 .mounted
                 .as_ref()
                 .ok_or_else(|| Failure::new(FailureKind::Environment, "RUN needs a mounted tree"))?;
-            let mut spec = SandboxSpec::new(mounted, &argv);
-            (spec.uid, spec.gid) = (account.uid, account.gid);
-            spec.groups = with_primary(account.gid, account.groups);
-            if let Some(sidecar) = super::sidecar(mounted)? {
-                spec.journaled = sidecar.is_marked();
-                spec.sidecar = Some(sidecar);
-            }
-            spec.cwd = PathBuf::from(&cwd);
-            spec.network = match network {
-                Network::Host => rbuild_executor::Network::Host,
-                Network::None => rbuild_executor::Network::None,
-            };
-            spec.privileged = insecure;
-            spec.hostname = self.hostname().to_owned();
-            self.apply_options(&mut spec)?;
-            let mut environment = environment;
-            let mut mounts = self.open_mounts(&prepared, &mut environment, workspace.number)?;
-            let _relays = mounts.take_relays();
-            spec.held = mounts.locks();
-            spec.mounts = mounts.into_sandbox();
-            spec.mounts.extend(self.standard_mounts());
-            spec.env = self.environment(environment, &account.home);
-            let (report, tail) = self.in_sandbox(&spec, workspace)?;
-            self.outcome(report, &argv, workspace.number, &tail).map_err(|error| on_foreign(error, &platform))
+            self.sandboxed(&planned, mounted, &workspace.root, workspace.number, |spec| {
+                let (report, tail) = self.in_sandbox(&spec, workspace)?;
+                if !report.success() && report != ExitReport::Cancelled {
+                    self.shared.note_failed(workspace.number, &planned);
+                }
+                let outcome = self.outcome(report, &planned.argv, workspace.number, &tail);
+                outcome.map_err(|error| on_foreign(error, &platform))
+            })
         })
+    }
+
+    /// Does something with the sandbox of a RUN over a tree; its mounts and its network are there as long as that takes.
+    pub(crate) fn sandboxed<T>(
+        &self,
+        run: &PlannedRun,
+        mounted: &Mounted,
+        root: &Root,
+        number: StepNumber,
+        work: impl FnOnce(SandboxSpec<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let account = users::of(root, &run.place.user)?;
+        let mut spec = SandboxSpec::new(mounted, &run.argv);
+        (spec.uid, spec.gid) = (account.uid, account.gid);
+        spec.groups = with_primary(account.gid, account.groups);
+        if let Some(sidecar) = super::sidecar(mounted)? {
+            spec.journaled = sidecar.is_marked();
+            spec.sidecar = Some(sidecar);
+        }
+        spec.cwd = PathBuf::from(&run.place.cwd);
+        let (network, _way_out, resolv_conf) = self.open_network(run.network)?;
+        spec.network = network;
+        spec.privileged = run.insecure;
+        spec.hostname = self.hostname().to_owned();
+        self.apply_options(&mut spec)?;
+        let mut environment = run.place.environment.clone();
+        let mut mounts = self.open_mounts(&run.mounts, &mut environment, number)?;
+        let _relays = mounts.take_relays();
+        spec.held = mounts.locks();
+        spec.mounts = mounts.into_sandbox();
+        spec.mounts.extend(standard_mounts(&self.request.run, self.hostname(), resolv_conf));
+        spec.env = self.environment(environment, &account.home);
+        work(spec)
     }
 
     /// Refuses where nothing can be isolated.
@@ -176,12 +205,32 @@ impl Builder<'_> {
         Ok(match run.network {
             None | Some(RunNetwork::Default) => self.request.run.network,
             Some(RunNetwork::None) => Network::None,
+            Some(RunNetwork::Private) => Network::Private,
             Some(RunNetwork::Host) if self.request.run.allow_network_host => Network::Host,
             Some(RunNetwork::Host) => {
                 let failure = Failure::new(FailureKind::Build, "`RUN --network=host` is not allowed");
                 return Err(failure.help("allow it with `--allow network.host`").into());
             }
         })
+    }
+
+    /// The network, what keeps its way out open, and the resolv.conf that belongs to it.
+    fn open_network(&self, network: Network) -> Result<(rbuild_executor::Network, Option<WayOut>, Vec<u8>)> {
+        let of_host = &self.request.run.resolv_conf;
+        match network {
+            Network::Host => Ok((rbuild_executor::Network::Host, None, of_host.clone())),
+            Network::None => Ok((rbuild_executor::Network::None, None, of_host.clone())),
+            Network::Private => {
+                let fault = || "could not make a private network for RUN".to_owned();
+                let namespace = NetworkNamespace::new().explain(FailureKind::Environment, fault)?;
+                let way_out = WayOut::of(&namespace).map_err(|reasons| {
+                    let help = format!("{}, or build with the host's network", reasons.remedy());
+                    Failure::new(FailureKind::Environment, fault()).caused_by(reasons).help(help)
+                })?;
+                let resolv_conf = way_out.resolv_conf(of_host);
+                Ok((rbuild_executor::Network::Joined(Arc::new(namespace)), Some(way_out), resolv_conf))
+            }
+        }
     }
 
     fn hostname(&self) -> &str {
@@ -228,27 +277,6 @@ impl Builder<'_> {
         environment.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
     }
 
-    /// The host's name look-up, and its certificates where they were asked for.
-    fn standard_mounts(&self) -> Vec<Mount> {
-        let options = &self.request.run;
-        // The same on every machine, as in the reference; names of the host's own file are no part of a build.
-        let mut hosts =
-            format!("127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost ip6-loopback\n", self.hostname())
-                .into_bytes();
-        for (host, address) in &options.extra_hosts {
-            hosts.extend(format!("{address}\t{host}\n").bytes());
-        }
-        let mut files = vec![("/etc/resolv.conf", options.resolv_conf.clone()), ("/etc/hosts", hosts)];
-        if let Some(bundle) = &options.host_certificates {
-            files.push((CERTIFICATES, bundle.clone()));
-        }
-        let file = |(target, content): (&str, Vec<u8>)| Mount {
-            target: target.into(),
-            kind: MountKind::File { content, mode: 0o644, uid: 0, gid: 0, read_only: true },
-        };
-        files.into_iter().map(file).collect()
-    }
-
     /// How the command ended, and the end of its output.
     fn in_sandbox(&self, spec: &SandboxSpec<'_>, workspace: &Workspace) -> Result<(ExitReport, Vec<u8>)> {
         let log = self.log_file(workspace.number)?;
@@ -285,6 +313,25 @@ impl Builder<'_> {
         failure.help = remedy(report, argv, &failure.output_tail).map(str::to_owned);
         Err(failure.into())
     }
+}
+
+/// The host's name look-up, and its certificates where they were asked for.
+pub(crate) fn standard_mounts(options: &RunOptions, hostname: &str, resolv_conf: Vec<u8>) -> Vec<Mount> {
+    // The same on every machine, as in the reference; names of the host's own file are no part of a build.
+    let mut hosts =
+        format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n").into_bytes();
+    for (host, address) in &options.extra_hosts {
+        hosts.extend(format!("{address}\t{host}\n").bytes());
+    }
+    let mut files = vec![("/etc/resolv.conf", resolv_conf), ("/etc/hosts", hosts)];
+    if let Some(bundle) = &options.host_certificates {
+        files.push((CERTIFICATES, bundle.clone()));
+    }
+    let file = |(target, content): (&str, Vec<u8>)| Mount {
+        target: target.into(),
+        kind: MountKind::File { content, mode: 0o644, uid: 0, gid: 0, read_only: true },
+    };
+    files.into_iter().map(file).collect()
 }
 
 /// Programs for another architecture that the kernel does not know: the machine lacks the emulator.

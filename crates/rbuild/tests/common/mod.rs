@@ -12,6 +12,7 @@ mod image;
 mod protected;
 mod registry;
 mod running;
+mod typing;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -25,6 +26,7 @@ pub(crate) use image::{Entry, Image, Kind};
 pub(crate) use protected::{Protected, log_in, succeeds_with_password};
 pub(crate) use registry::registry;
 pub(crate) use running::{Running, alive};
+pub(crate) use typing::typed;
 
 /// The longest that one run of rbuild may take, in seconds; then it is killed and the test fails.
 const PATIENCE: &str = "120";

@@ -23,13 +23,20 @@ impl Parsing<'_> {
                 Err(error) => self.errors.push(error),
             }
         }
-        let networks = [("default", Network::Default), ("none", Network::None), ("host", Network::Host)];
+        let networks = [
+            ("default", Network::Default),
+            ("none", Network::None),
+            ("host", Network::Host),
+            // Ours; the reference knows those before.
+            ("private", Network::Private),
+        ];
+        let networks = if self.strict { &networks[..3] } else { &networks[..] };
         let securities = [("sandbox", Security::Sandbox), ("insecure", Security::Insecure)];
         Some(Run {
             command: self.command_line(at)?,
             heredocs: at.heredocs.clone(),
             mounts,
-            network: self.choice(flags.text("network"), &networks, "network mode"),
+            network: self.choice(flags.text("network"), networks, "network mode"),
             security: self.choice(flags.text("security"), &securities, "security mode"),
             devices: flags.list("device").collect(),
         })
