@@ -6,6 +6,7 @@
 #![expect(clippy::print_stderr, clippy::print_stdout, reason = "a test harness speaks to its user")]
 
 mod attacks;
+mod company;
 mod fixture;
 mod isolation;
 mod lifetime;
@@ -76,6 +77,7 @@ fn here() -> ExitCode {
         attacks::tests(),
         isolation::tests(),
         process::tests(),
+        company::tests(),
         lifetime::tests(),
         supervised::tests(),
     ];
