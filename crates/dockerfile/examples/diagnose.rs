@@ -1,4 +1,5 @@
 //! Prints all that is wrong in a Dockerfile: `cargo run --example diagnose Dockerfile`.
+#![allow(clippy::print_stdout, reason = "an example prints")]
 
 use rbuild_dockerfile::{GraphArguments, LineIndex, ParseOptions, diagnose};
 
