@@ -190,7 +190,7 @@ fn pull(
 ) -> Result<(), RegistryError> {
     registry.put_blob(repository, bytes);
     let descriptor = Descriptor::of(MediaType::ImageLayer, bytes);
-    let mut sink = Sink { hashes: bytes.len() % 2 == 0, ..Sink::default() };
+    let mut sink = Sink { hashes: bytes.len().is_multiple_of(2), ..Sink::default() };
     let result = client.blob(name, &descriptor, &mut sink, &|_| {});
     match &result {
         Ok(()) => assert!(sink.bytes == bytes, "{name} is another"),
