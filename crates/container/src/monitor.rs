@@ -164,7 +164,7 @@ impl Monitor {
         }
         let tree = Arc::new(ThrowAway::over(store, &settings.parent)?);
         self.live().tree = Some(tree.clone());
-        let (stdin, input) = self.input()?;
+        let (stdin, input) = self.input()?.unzip();
         self.live().input = input;
         let mut spec = self.spec(&tree)?;
         spec.network = network;
@@ -250,13 +250,13 @@ impl Monitor {
     }
 
     /// The reading end for the command, and the writing end for those who are attached; with a terminal that is both.
-    fn input(&self) -> Result<(Option<Arc<OwnedFd>>, Option<Arc<OwnedFd>>)> {
+    fn input(&self) -> Result<Option<(Arc<OwnedFd>, Arc<OwnedFd>)>> {
         if !self.settings().stdin || self.settings().terminal.is_some() {
-            return Ok((None, None));
+            return Ok(None);
         }
         let (reading, writing) =
             pipe_with(PipeFlags::CLOEXEC).map_err(|error| fault("make a pipe").caused_by(error))?;
-        Ok((Some(Arc::new(reading)), Some(Arc::new(writing))))
+        Ok(Some((Arc::new(reading), Arc::new(writing))))
     }
 
     /// The command as far as it is the same for all that runs in the container.

@@ -360,6 +360,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::print_stderr, reason = "a test that cannot run says so")]
     fn datagrams_find_their_way_back() {
         let Ok(namespace) = NetworkNamespace::new().map(Arc::new) else {
             eprintln!(
