@@ -25,6 +25,7 @@ mod remote;
 mod request;
 mod schedule;
 mod shared_cache;
+mod side_by_side;
 mod state;
 mod steps;
 pub mod stored;

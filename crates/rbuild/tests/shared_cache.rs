@@ -253,6 +253,28 @@ fn cache_mounts_travel() {
     assert_eq!(other.build(&["--no-cache", "--cache-mounts-from", &source]).text("/n"), "5\n");
 }
 
+/// An overlay has 500 lowers at most, and a step that is taken from a cache is one of them. `RBUILD_DEEP=450` says how many
+/// steps there are; they take too long for the suite.
+#[test]
+fn many_cached_steps_under_one_that_runs() {
+    let Ok(count) = std::env::var("RBUILD_DEEP") else {
+        eprintln!("SKIP many_cached_steps_under_one_that_runs: RBUILD_DEEP is not set");
+        return;
+    };
+    let count: usize = count.parse().unwrap();
+    let steps: String = (0..count).map(|step| format!("COPY <<EOF /s{}\n{step}\nEOF\n", step % 7)).collect();
+    let first = Test::new(&format!("FROM scratch\n{steps}"));
+    let folder = first.beside("cache");
+    first
+        .run(&["--cache-to", &format!("type=local,dest={},compression=uncompressed", folder.display())])
+        .succeeds();
+    let other = Test::new(&format!("FROM scratch\n{steps}COPY --chown=1 <<EOF /last\nx\nEOF\n"));
+    let (image, run) =
+        other.build_and_say(&["--cache-from", &format!("type=local,src={}", folder.display())]);
+    assert_eq!(run.cached(), count);
+    assert_eq!(image.text("/s3"), format!("{}\n", (0..count).rfind(|step| step % 7 == 3).unwrap()));
+}
+
 #[test]
 fn options_are_understood_or_refused() {
     let test = Test::new("FROM scratch\n");

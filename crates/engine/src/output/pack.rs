@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{self};
 use std::sync::Arc;
 
-use rayon::prelude::*;
 use rbuild_image::layout::BlobSource;
 use rbuild_image::{Descriptor, Index, Manifest, MediaType, Reference};
 use rbuild_layer::Compression;
@@ -16,6 +15,7 @@ use crate::image::{Image, ImageLayer, Origin};
 use crate::images::Images;
 use crate::packing::{compressed, recompressed};
 use crate::request::CompressionChoice;
+use crate::side_by_side::side_by_side;
 
 /// Packs layers and sends them out.
 pub(crate) struct Exporter<'a> {
@@ -75,11 +75,7 @@ impl Exporter<'_> {
     /// Every layer as a blob; base layers as they came, unless another compression is forced. `fetch` says that blobs which are
     /// not here are needed.
     pub(crate) fn pack(&self, image: &Image, choice: &CompressionChoice, fetch: bool) -> Result<Packed> {
-        let sources: Vec<PackedLayer> = image
-            .layers
-            .par_iter()
-            .map(|layer| self.pack_layer(layer, choice, fetch))
-            .collect::<Result<_>>()?;
+        let sources = side_by_side(&image.layers, |layer| self.pack_layer(layer, choice, fetch))?;
         let config = Descriptor::of(MediaType::ImageConfig, &image.config_bytes);
         let layers = sources.iter().map(|layer| layer.descriptor.clone()).collect();
         let mut manifest = Manifest::new(MediaType::ImageManifest, config, layers);
@@ -105,8 +101,7 @@ impl Exporter<'_> {
         {
             return Ok(None);
         }
-        let pack = |layer| self.pack_layer(layer, &as_it_came, fetch);
-        let mut sources: Vec<PackedLayer> = image.layers.par_iter().map(pack).collect::<Result<_>>()?;
+        let mut sources = side_by_side(&image.layers, |layer| self.pack_layer(layer, &as_it_came, fetch))?;
         for (source, descriptor) in sources.iter_mut().zip(&manifest.layers) {
             if source.descriptor.digest != descriptor.digest {
                 return Ok(None);

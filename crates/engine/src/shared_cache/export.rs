@@ -7,7 +7,6 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use rayon::prelude::*;
 use rbuild_image::{DiffId, Reference};
 use rbuild_store::{BlobDescriptor, CacheResult, DistantLayer, MemoLinks, NewRecord, Parent, chain_on};
 use serde::{Deserialize, Serialize};
@@ -22,6 +21,7 @@ use crate::images::Images;
 use crate::output::{Exporter, PackedLayer};
 use crate::packing::layer_of;
 use crate::request::{CacheExport, CacheTarget, Output};
+use crate::side_by_side::side_by_side;
 use crate::state::{Rootfs, StageState};
 
 /// Memo kind: what a place is known to have, and since when.
@@ -114,7 +114,7 @@ impl Export<'_, '_> {
         for state in &stages {
             self.look_through(state, &mut additions, &mut seen)?;
         }
-        additions.par_iter().try_for_each(|addition| self.add(addition))?;
+        side_by_side(&additions, |addition| self.add(addition))?;
         let contents = if self.options.max { self.add_contents()? } else { 0 };
         Ok(format!("{} of {} steps added, {contents} selections", additions.len(), seen.len()))
     }
@@ -158,7 +158,7 @@ impl Export<'_, '_> {
                 layer_of(self.cache.tools.store, id).map(|(diff_id, _)| diff_id).map_err(said)
             }
         };
-        layers.par_iter().map(diff_id).collect()
+        side_by_side(layers, diff_id)
     }
 
     /// A step that was carried out although there was a result, or because the place's own was no good.

@@ -43,19 +43,25 @@ pub(crate) fn mount(overlay: &Overlay<'_>) -> Result<Mounted> {
     overlay.mount().explain(FailureKind::Environment, || "could not mount a root file system".to_owned())
 }
 
-/// The directories to mount for the tree of `parent`, top first: at most twice [`DEPTH`], and the base image's layers; one
+/// The directories to mount for the tree of `parent`, top first: at most twice [`DEPTH`] of steps and as many of layers; one
 /// alone where there are no overlays.
 pub(crate) fn lowers(store: &Store, parent: &Parent) -> Result<Vec<PathBuf>> {
     let fault = || "could not read the store".to_owned();
     if !overlays(store) {
         return flat_lowers(store, parent);
     }
-    let Parent::Snapshot(top) = parent else {
-        return store.lowers(parent).explain(FailureKind::Environment, fault);
+    let top = match parent {
+        Parent::None => return Ok(Vec::new()),
+        Parent::Layers(layers) => return layer_lowers(store, layers),
+        Parent::Snapshot(top) => top,
     };
     let chain = store.chain(top).explain(FailureKind::Environment, fault)?;
     if chain.len() < 2 * DEPTH {
-        return store.lowers(parent).explain(FailureKind::Environment, fault);
+        let mut stack: Vec<PathBuf> = chain.iter().map(rbuild_store::Snapshot::fs).collect();
+        if let Some(Parent::Layers(layers)) = chain.last().map(rbuild_store::Snapshot::parent) {
+            stack.extend(layer_lowers(store, layers)?);
+        }
+        return Ok(stack);
     }
     // Counted from the bottom, so that a growing stack finds what it folded before.
     let kept = DEPTH + chain.len() % DEPTH;
@@ -65,14 +71,33 @@ pub(crate) fn lowers(store: &Store, parent: &Parent) -> Result<Vec<PathBuf>> {
     Ok(lowers)
 }
 
+/// The same for layers: no image has many, but the results of many steps in a shared cache are layers, too.
+fn layer_lowers(store: &Store, layers: &[ChainId]) -> Result<Vec<PathBuf>> {
+    let fault = || "could not read the store".to_owned();
+    if layers.len() < 2 * DEPTH {
+        return store.lowers(&Parent::Layers(layers.to_vec())).explain(FailureKind::Environment, fault);
+    }
+    let (below, kept) = layers.split_at(layers.len() - DEPTH - layers.len() % DEPTH);
+    let top = &below[below.len() - 1];
+    let folded = stand_in(store, FOLDED, &top.0.to_string(), Resource::Layer(top.clone()), |new| {
+        copy_stack(&layer_lowers(store, below)?, new)
+    })?;
+    let mut lowers = store.lowers(&Parent::Layers(kept.to_vec())).explain(FailureKind::Environment, fault)?;
+    lowers.extend(store.lowers(&Parent::Snapshot(folded)).explain(FailureKind::Environment, fault)?);
+    Ok(lowers)
+}
+
 /// The snapshot with the whole tree up to and including `top`, copied.
 fn folded(store: &Store, top: &SnapshotId) -> Result<SnapshotId> {
     stand_in(store, FOLDED, &top.to_string(), Resource::Snapshot(*top), |new| {
-        let below = lowers(store, &Parent::Snapshot(*top))?;
-        let mounted = mount(&Overlay { lowers: &below, upper: None, work: None })?;
-        let to = open_tree(&new.upper(), &new.sidecar())?;
-        copy_tree(mounted_root(&mounted)?, &to, &CopyOptions::default())
+        copy_stack(&lowers(store, &Parent::Snapshot(*top))?, new)
     })
+}
+
+fn copy_stack(lowers: &[PathBuf], new: &NewSnapshot) -> Result<()> {
+    let mounted = mount(&Overlay { lowers, upper: None, work: None })?;
+    let to = open_tree(&new.upper(), &new.sidecar())?;
+    copy_tree(mounted_root(&mounted)?, &to, &CopyOptions::default())
 }
 
 /// The one directory that shows all of the stack, made of links to its files.
