@@ -123,11 +123,11 @@ pub(crate) struct Beneath {
 
 impl Sidecar for Beneath {
     fn get(&self, path: &RootfsPath) -> Option<Owner> {
-        self.sidecar.get(&self.folder.join(path))
+        self.sidecar.get(&self.folder.join(path.relative()))
     }
 
     fn set(&self, path: &RootfsPath, owner: Option<Owner>) -> io::Result<()> {
-        self.sidecar.set(&self.folder.join(path), owner)
+        self.sidecar.set(&self.folder.join(path.relative()), owner)
     }
 
     fn entries(&self) -> Vec<(RootfsPath, Owner)> {

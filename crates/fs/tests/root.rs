@@ -188,6 +188,14 @@ fn what_the_kernel_refuses_comes_back_from_the_journal() {
     let other = Meta::new(FileKind::Symlink("y".into()), 0o777, no_one, 6, time);
     root.make(&at("/way/link"), &other, None).unwrap();
     assert_eq!(root.meta(&at("/etc/link")).unwrap().unwrap().gid, 6, "found by any way");
+    let below = root.beneath(&at("/way")).unwrap();
+    below.make(&at("/third"), &other, None).unwrap();
+    assert_eq!(
+        root.meta(&at("/etc/third")).unwrap().unwrap().gid,
+        6,
+        "a folder as a root has its part of it"
+    );
+    assert_eq!(below.meta(&at("/link")).unwrap().unwrap().gid, 6);
     root.rename(&at("/way/link"), &at("/etc/moved")).unwrap();
     assert_eq!(root.meta(&at("/way/moved")).unwrap().unwrap().gid, 6);
     assert_eq!(root.read_dir_meta(&at("/way")).unwrap()[0].1.gid, 6);

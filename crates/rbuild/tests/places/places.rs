@@ -45,18 +45,23 @@ enum Kind {
     },
 }
 
+/// Without overlays a step works in copies, in which names of one file are files of their own.
+const SPLIT_LINKS: &[(&str, &str)] =
+    &[("tar-in-run", "a command sees one name of each file of the steps below")];
+
 const fn container(name: &'static str, rights: Rights, volume: bool, doctor: &'static str) -> Place {
     let promise = match rights.blocked() {
         true => Promise::NoRun,
         false => Promise::All,
     };
+    let exceptions = if volume || rights.blocked() { &[] } else { SPLIT_LINKS };
     Place {
         name,
         kind: Kind::Container { rights, volume },
         promise,
         refusal: "RUN needs user namespaces",
         doctor,
-        exceptions: &[],
+        exceptions,
     }
 }
 
