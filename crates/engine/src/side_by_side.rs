@@ -15,7 +15,7 @@ pub(crate) fn side_by_side<T: Sync, R: Send, E: Send>(
     work: impl Fn(&T) -> Result<R, E> + Sync,
 ) -> Result<Vec<R>, E> {
     let next = AtomicUsize::new(0);
-    let done: Mutex<(Vec<(usize, R)>, Option<E>)> = Mutex::new((Vec::with_capacity(things.len()), None));
+    let done = Mutex::new((Vec::with_capacity(things.len()), None));
     std::thread::scope(|scope| {
         for _ in 0..WORKERS.min(things.len()) {
             scope.spawn(|| {

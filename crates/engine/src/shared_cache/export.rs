@@ -50,7 +50,7 @@ struct Addition<'s> {
 enum There {
     Nothing,
     TheSame,
-    Another(Entry),
+    Another(Box<Entry>),
 }
 
 /// One export.
@@ -176,7 +176,7 @@ impl Export<'_, '_> {
                 self.note_exported(tag, diff_id.0.as_str())?;
                 Ok(There::TheSame)
             }
-            Ok(entry) => Ok(There::Another(entry)),
+            Ok(entry) => Ok(There::Another(Box::new(entry))),
             Err(_) => Ok(There::Nothing),
         }
     }

@@ -79,7 +79,7 @@ fn layer_lowers(store: &Store, layers: &[ChainId]) -> Result<Vec<PathBuf>> {
     }
     let (below, kept) = layers.split_at(layers.len() - DEPTH - layers.len() % DEPTH);
     let top = &below[below.len() - 1];
-    let folded = stand_in(store, FOLDED, &top.0.to_string(), Resource::Layer(top.clone()), |new| {
+    let folded = stand_in(store, FOLDED, top.0.as_str(), Resource::Layer(top.clone()), |new| {
         copy_stack(&layer_lowers(store, below)?, new)
     })?;
     let mut lowers = store.lowers(&Parent::Layers(kept.to_vec())).explain(FailureKind::Environment, fault)?;
@@ -121,7 +121,7 @@ fn flat_layers(store: &Store, layers: &[ChainId]) -> Result<Vec<PathBuf>> {
         .lowers(&Parent::Layers(layers.to_vec()))
         .explain(FailureKind::Environment, || "could not read the store".to_owned())?;
     match layers.last() {
-        Some(top) => flat_stack(store, &top.0.to_string(), Resource::Layer(top.clone()), stack),
+        Some(top) => flat_stack(store, top.0.as_str(), Resource::Layer(top.clone()), stack),
         None => Ok(stack),
     }
 }
