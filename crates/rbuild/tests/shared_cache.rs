@@ -70,11 +70,10 @@ fn a_build_that_is_wholly_cached_moves_manifests_only() {
     assert!(empty.stored("layers").is_empty() && empty.stored("snapshots").is_empty());
     let layers = |bytes: &[u8]| Manifest::parse(bytes).unwrap().layers;
     assert_eq!(layers(&pushed), layers(&registry.manifest("app", "2").unwrap()));
-    // What was sent: the config, whose times are this build's, and the manifest.
+    // What was sent: the manifest, and the config where its times are this build's.
     let since = &registry.requests()[before..];
-    let sent: Vec<_> =
-        since.iter().filter(|request| ["PUT", "PATCH"].contains(&request.method.as_str())).collect();
-    assert_eq!(sent.len(), 2, "{sent:#?}");
+    let sent: Vec<usize> = since.iter().map(|request| request.received).filter(|bytes| *bytes > 0).collect();
+    assert!(sent.len() <= 2 && sent.iter().sum::<usize>() < 10_000, "{sent:?}");
     assert!(since.len() < 40, "{} requests", since.len());
 }
 

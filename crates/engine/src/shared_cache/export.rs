@@ -1,7 +1,8 @@
 //! Giving results to a shared cache.
 //!
 //! The first entry for a step counts. Where a place has another result than ours, made by somebody who was faster, that one
-//! is taken over: the store's record of the step then names the layer there, and the next build here goes on from it. What
+//! is taken over by a build that also reads from there: the store's record of the step then names the layer there, and the
+//! next build here goes on from it. What
 //! follows in our stage stands on layers that nobody will look for, and stays here.
 
 use std::collections::BTreeSet;
@@ -142,7 +143,10 @@ impl Export<'_, '_> {
             }
             match self.there(&tag, made, &below, &diff_id)? {
                 There::TheSame => {}
-                There::Another(entry) if !self.replaces(made) => return self.take_over(made, &below, &entry),
+                // What stands on our result nobody else will look for.
+                There::Another(entry) if !self.replaces(made) => {
+                    return if self.is_read() { self.take_over(made, &below, &entry) } else { Ok(()) };
+                }
                 There::Nothing | There::Another(_) => {
                     additions.push(Addition { tag, made, below, diff_id, layer: &state.layers[made.layer] });
                 }
@@ -179,6 +183,11 @@ impl Export<'_, '_> {
             Ok(entry) => Ok(There::Another(Box::new(entry))),
             Err(_) => Ok(There::Nothing),
         }
+    }
+
+    /// Whether this build takes from the place as well: only then does its result become ours.
+    fn is_read(&self) -> bool {
+        self.cache.imports.iter().any(|import| import.place.shown() == self.place.shown())
     }
 
     /// From now on the place's result is ours.
