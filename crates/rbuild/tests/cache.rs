@@ -260,3 +260,17 @@ fn records_are_listed_looked_at_and_removed() {
     assert_eq!(keys(""), Vec::<String>::new());
     assert_eq!(test.build_and_say(&[]).1.cached(), 0);
 }
+
+#[test]
+fn a_build_keeps_the_limits_and_what_it_uses_itself() {
+    let dockerfile = |name: &str| format!("FROM busybox\nRUN head -c 100000 /bin/busybox > /{name}\n");
+    let test = Test::new(&dockerfile("one"));
+    test.build(&[]);
+    test.dockerfile(&dockerfile("two"));
+    let (_, run) = test.build_and_say(&["--cache-max-size", "0"]);
+    assert!(!run.stderr.contains("warning"), "{}", run.stderr);
+    assert!(test.build_and_say(&[]).1.was_cached("/two"), "what the build itself used is gone");
+    test.dockerfile(&dockerfile("one"));
+    assert!(!test.build_and_say(&[]).1.was_cached("/one"), "what was beyond the limit is still there");
+    test.run(&["--cache-max-age", "soon"]).fails(2, &["`soon` is no age"]);
+}
