@@ -300,3 +300,16 @@ fn the_dockerfile_may_come_from_elsewhere() {
     let file = test.context().join("other/Some.dockerfile");
     assert!(test.build(&["-f", file.to_str().unwrap()]).has("/other"));
 }
+
+#[test]
+fn the_way_of_isolation_can_be_forced() {
+    let test = Test::new("FROM busybox\nRUN chown 33:44 /etc/group && mknod /null c 1 3\n");
+    let run = test.run(&["--isolation", "none"]);
+    run.fails(3, &["RUN needs user namespaces", "leave out `--isolation`"]);
+    for way in ["single-id", "namespace", "auto"] {
+        let image = test.build(&["--isolation", way]);
+        let (group, null) = (image.entry("/etc/group"), image.entry("/null"));
+        assert_eq!((group.uid, group.gid, null.kind), (33, 44, Kind::Device), "{way}");
+    }
+    test.run(&["--isolation", "elsewhere"]).fails(2, &["elsewhere", "single-id"]);
+}
