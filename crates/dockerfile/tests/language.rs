@@ -150,12 +150,18 @@ fn what_is_expanded() {
         ("SHELL [\"/bin/$V\", \"-c\"]", "SHELL [/bin/$V -c]"),
         ("STOPSIGNAL SIG${X:-TERM}", "STOPSIGNAL SIGTERM"),
         ("MAINTAINER me $V", "MAINTAINER me $V"),
-        ("HEALTHCHECK CMD x", "HEALTHCHECK &{[\"CMD-SHELL\" \"x\"] \"0s\" \"0s\" \"0s\" \"0s\" '\\x00'}"),
+        (
+            "HEALTHCHECK CMD x",
+            "HEALTHCHECK {Test:[CMD-SHELL x] Interval:0s Timeout:0s StartPeriod:0s StartInterval:0s Retries:0}",
+        ),
         (
             "HEALTHCHECK --interval=5m --timeout=3s --retries=3 CMD [\"a\"]",
-            "HEALTHCHECK &{[\"CMD\" \"a\"] \"5m0s\" \"3s\" \"0s\" \"0s\" '\\x03'}",
+            "HEALTHCHECK {Test:[CMD a] Interval:5m0s Timeout:3s StartPeriod:0s StartInterval:0s Retries:3}",
         ),
-        ("HEALTHCHECK NONE", "HEALTHCHECK &{[\"NONE\"] \"0s\" \"0s\" \"0s\" \"0s\" '\\x00'}"),
+        (
+            "HEALTHCHECK NONE",
+            "HEALTHCHECK {Test:[NONE] Interval:0s Timeout:0s StartPeriod:0s StartInterval:0s Retries:0}",
+        ),
     ] {
         let body = if body.contains("<<") { format!("{body}\nE\n") } else { body.to_owned() };
         let expanded = one(&body).expanded(&env, Escape::Backslash).unwrap();

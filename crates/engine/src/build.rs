@@ -338,8 +338,7 @@ impl<'a> Builder<'a> {
                 self.copy(state, copy, &files, step)?;
             }
             Command::Workdir(path) => {
-                let directory = rbuild_fs::RootfsPath::new(state.working_dir()).join(&path.text);
-                context.workdir = Some(directory.to_string());
+                context.workdir = Some(state.directory_after(&path.text));
                 let step = self.new_step(run, &expanded, created_by(&expanded, &context));
                 self.workdir(state, &path.text, step)?;
             }

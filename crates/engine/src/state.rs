@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rbuild_dockerfile::{Command, CommandLine, Expose, Healthcheck, Lookup, Span, parse_port};
+use rbuild_fs::RootfsPath;
 use rbuild_image::{ContainerConfig, HistoryEntry, ImageConfig, Platform};
 use rbuild_store::SnapshotId;
 use serde_json::json;
@@ -53,7 +54,10 @@ pub(crate) struct StageState {
 impl StageState {
     /// The state right after `FROM scratch`.
     pub(crate) fn scratch(platform: &Platform) -> Self {
-        Self::new(ImageConfig::scratch(platform), Vec::new(), Rootfs::Empty, "scratch".to_owned())
+        let mut config = ImageConfig::scratch(platform);
+        // The reference says so in the config of an image from nothing, too.
+        "/".clone_into(&mut config.config.working_dir);
+        Self::new(config, Vec::new(), Rootfs::Empty, "scratch".to_owned())
     }
 
     /// The state right after `FROM image`; the triggers are taken out of the config and returned.
@@ -109,6 +113,14 @@ impl StageState {
         match self.container().working_dir.as_str() {
             "" => "/",
             directory => directory,
+        }
+    }
+
+    /// The working directory after `WORKDIR path`: an absolute path as it is written, as in the reference; a joined one cleaned.
+    pub(crate) fn directory_after(&self, path: &str) -> String {
+        match path.starts_with('/') {
+            true => path.to_owned(),
+            false => RootfsPath::new(self.working_dir()).join(path).to_string(),
         }
     }
 

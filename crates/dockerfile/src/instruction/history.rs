@@ -140,26 +140,16 @@ pub(crate) fn go_quote(text: &str) -> String {
 }
 
 impl super::Healthcheck {
-    /// Go's `%q` of a pointer to the config's `Healthcheck`: durations print themselves, the number of retries is
-    /// taken for a character.
+    /// Go's `%+v` of the config's `Healthcheck`.
     fn go_dump(&self) -> String {
-        let durations = [self.interval, self.timeout, self.start_period, self.start_interval];
-        let durations: Vec<String> = durations.map(|nanos| go_quote(&format_duration(nanos))).to_vec();
-        format!("&{{{} {} {}}}", quoted_list(&self.test()), durations.join(" "), go_quote_rune(self.retries))
-    }
-}
-
-/// Go's `%q` of a number.
-fn go_quote_rune(number: i32) -> String {
-    let letter = u32::try_from(number).ok().and_then(char::from_u32).unwrap_or('\u{fffd}');
-    match letter {
-        '\'' => "'\\''".to_owned(),
-        '"' => "'\"'".to_owned(),
-        letter => {
-            let quoted = go_quote(letter.encode_utf8(&mut [0; 4]));
-            let body = quoted.get(1..quoted.len() - 1).unwrap_or_default();
-            format!("'{body}'")
-        }
+        let [interval, timeout, start_period, start_interval] =
+            [self.interval, self.timeout, self.start_period, self.start_interval].map(format_duration);
+        format!(
+            "{{Test:[{}] Interval:{interval} Timeout:{timeout} StartPeriod:{start_period} \
+             StartInterval:{start_interval} Retries:{}}}",
+            self.test().join(" "),
+            self.retries
+        )
     }
 }
 

@@ -12,8 +12,7 @@ impl Builder<'_> {
     /// Sets the working directory of the config and makes its folders; `WORKDIR /` changes no files.
     pub(crate) fn workdir(&self, state: &mut StageState, path: &str, mut step: Step) -> Result<()> {
         let directory = RootfsPath::new(state.working_dir()).join(path);
-        // An absolute path stays as it is written, as in the reference; a joined one is cleaned.
-        let shown = if path.starts_with('/') { path.to_owned() } else { directory.to_string() };
+        let shown = state.directory_after(path);
         state.config.config.working_dir.clone_from(&shown);
         if directory.is_root() {
             state.record(step.created_by, None);
