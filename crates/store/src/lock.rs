@@ -91,6 +91,18 @@ pub(crate) fn try_acquire_named(path: &Path) -> Result<Option<File>, PathError> 
     }
 }
 
+/// Removes a lock file of [`acquire_named`] that its holder left behind by dying; one that is held stays.
+pub(crate) fn remove_if_free(path: &Path) -> Result<(), PathError> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file.on("open lock file", path)?,
+    };
+    if attempt(&file, Hold::Exclusive, path)? && still_named(&file, path)? {
+        std::fs::remove_file(path).on("remove", path)?;
+    }
+    Ok(())
+}
+
 fn still_named(file: &File, path: &Path) -> Result<bool, PathError> {
     let held = file.metadata().on("examine", path)?;
     match std::fs::symlink_metadata(path) {

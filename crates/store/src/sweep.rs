@@ -11,7 +11,8 @@ use crate::lock;
 use crate::record;
 use crate::session::{Sessions, names, sweep_unborn};
 
-/// Removes the temporary folders of dead sessions, then their leases. An ordinary open finds none: three short lists.
+/// Removes the temporary folders of dead sessions, then their leases, and their locks' files. An ordinary open finds none: four
+/// short lists.
 pub(crate) fn dead_sessions(store: &Store) -> Result<()> {
     let layout = &store.inner.layout;
     let (leases, tmp) = (layout.dir("leases"), layout.dir("tmp"));
@@ -34,6 +35,11 @@ pub(crate) fn dead_sessions(store: &Store) -> Result<()> {
         if !tmp.join(&name).exists() {
             record::remove(&leases.join(&name))?;
         }
+    }
+    let locks = layout.dir("locks");
+    for name in names(&locks)? {
+        // One that cannot be removed is in nobody's way.
+        _ = lock::remove_if_free(&locks.join(name));
     }
     Ok(())
 }

@@ -328,6 +328,20 @@ fn memos_go_with_what_they_are_about() {
     assert_eq!(store.memo::<String>("resolve", "alpine amd64").unwrap().as_deref(), Some("sha256:…"));
 }
 
+#[test]
+fn lock_files_of_the_dead_are_swept_and_held_ones_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let key = KeyParts::new().key();
+    let turn = store.try_turn(&key).unwrap().expect("nobody has it");
+    fs::write(folder.path().join("locks/step-root-dead"), "").unwrap();
+    let other = open(folder.path());
+    assert_eq!(list(folder.path(), "locks").len(), 1);
+    assert!(other.try_turn(&key).unwrap().is_none(), "it is still held");
+    drop(turn);
+    assert!(list(folder.path(), "locks").is_empty());
+}
+
 /// Those who waited for the first content share the mount with whoever made it.
 #[test]
 fn a_new_shared_mount_lets_everybody_in_at_once() {

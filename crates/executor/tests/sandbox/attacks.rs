@@ -75,7 +75,10 @@ fn attack_by_program(what: &[&str], network: Network) -> Ran {
         target: target.into(),
         kind: MountKind::Bind { source: Source::Path(source.into()), read_only: true },
     };
-    spec.mounts.push(bind("/attack/program", &std::env::current_exe().unwrap()));
+    // A copy: not everybody may enter the folders above the program.
+    let program = directory();
+    fs::copy("/proc/self/exe", program.path().join("program")).unwrap();
+    spec.mounts.push(bind("/attack/program", &program.path().join("program")));
     for libraries in ["/lib", "/lib64", "/usr/lib"] {
         let source = Path::new(libraries).canonicalize();
         spec.mounts.extend(source.iter().map(|source| bind(libraries, source)));
