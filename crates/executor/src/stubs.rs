@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::Metadata;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -177,7 +176,7 @@ impl Stubs {
             remove_stub(fd, stub).map_err(|e| {
                 SandboxError::path("remove the mount point", Path::new("/").join(&stub.path), e)
             })?;
-            stub.remove_real();
+            stub.remove_beneath_mounts();
         }
         for (fd, parent, time) in restore {
             set_time(fd, &parent, time)
@@ -188,15 +187,20 @@ impl Stubs {
 }
 
 impl Stub {
-    /// On a busy machine (Linux 6.18, about one build in 200) stubs stayed in the upper although removing them through the overlay
-    /// met no error; the cause was not found. So the upper itself is asked as well.
-    fn remove_real(&self) {
+    /// While somebody holds the sandbox's mount namespace (its `/proc/PID/mountinfo` open is enough), what the sandbox mounted
+    /// still lies upon the stub, and a look through the root meets that instead. In the upper nothing lies upon it.
+    fn remove_beneath_mounts(&self) {
         let Some(real) = &self.real else { return };
-        let same = |now: Metadata| now.ino() == real.inode && now.is_file() && now.len() == 0;
-        if !self.directory && real.path.symlink_metadata().is_ok_and(same) {
-            // What cannot be removed is an empty file too many.
-            _ = std::fs::remove_file(&real.path);
+        let Ok(now) = real.path.symlink_metadata() else { return };
+        if now.ino() != real.inode {
+            return;
         }
+        // What cannot be removed, as it is filled, is the command's own work.
+        _ = match self.directory {
+            true => std::fs::remove_dir(&real.path),
+            false if now.len() == 0 => std::fs::remove_file(&real.path),
+            false => Ok(()),
+        };
     }
 }
 

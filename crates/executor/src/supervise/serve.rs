@@ -122,9 +122,7 @@ fn serve(
         return Ok(owners);
     };
     sys::unshare(UnshareFlags::FS).map_err(|e| call("unshare the supervisor's root", e))?;
-    sys::enter_mount_namespace(namespace.as_fd())
-        .map_err(|e| call("enter the sandbox's mount namespace", e))?;
-    drop(namespace);
+    let _visit = Visit::to(namespace)?;
     let root = stat(c"/").map_err(|e| call("look at the sandbox's root", e))?;
     let proc_device = stat(c"/proc").map_or(0, |proc| proc.st_dev);
     rustix::process::fchdir(&by_number).map_err(|e| call("change to /proc/self/fd", e))?;
@@ -145,6 +143,30 @@ fn serve(
         supervisor.answer_next(listener.as_fd());
     }
     Ok(supervisor.owners)
+}
+
+/// A stay in another mount namespace. Who joins a thread goes on before the kernel has taken the thread's namespaces away
+/// (exit_task_namespaces comes after the thread's end is told), and would find the sandbox's mounts still there.
+struct Visit {
+    home: OwnedFd,
+}
+
+impl Visit {
+    fn to(namespace: OwnedFd) -> Result<Visit, SandboxError> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let home = openat(CWD, c"/proc/thread-self/ns/mnt", flags, Mode::empty())
+            .map_err(|e| SandboxError::call("open the supervisor's mount namespace", e))?;
+        sys::enter_mount_namespace(namespace.as_fd())
+            .map_err(|e| SandboxError::call("enter the sandbox's mount namespace", e))?;
+        Ok(Visit { home })
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        // If it cannot be left it is left as the thread ends, a little later.
+        let _ = sys::enter_mount_namespace(self.home.as_fd());
+    }
 }
 
 impl Supervisor {

@@ -3,13 +3,14 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 
-use rbuild_executor::{Mount, MountKind, Source};
+use rbuild_executor::{Cancel, ExitReport, Mount, MountKind, Source, Stream, run};
 
 use crate::fixture::{Box, Test, base, directory, make_base, run_spec};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         ("stubs_vanish_with_their_traces", stubs_vanish_with_their_traces),
+        ("stubs_vanish_while_somebody_looks", stubs_vanish_while_somebody_looks),
         ("stubs_that_are_used_stay", stubs_that_are_used_stay),
         ("a_change_beside_a_stub_keeps_its_time", a_change_beside_a_stub_keeps_its_time),
         ("resolv_conf_is_read_only", resolv_conf_is_read_only),
@@ -58,6 +59,33 @@ fn stubs_vanish_with_their_traces() {
     }
     assert_eq!(fs::metadata(merged.join("etc")).unwrap().mtime(), 1_000_000_000);
     assert_eq!(sandbox.upper(), LEFT, "only the kernel's folders are in the upper");
+}
+
+/// Whoever has a process's `mountinfo` open holds its mounts (monitoring agents do, and our supervisor's thread does while it ends).
+fn stubs_vanish_while_somebody_looks() {
+    let mut sandbox = Box::new();
+    let word = format!("looked-at-{}", std::process::id());
+    let wait = "echo up; until test -e /cache/go; do sleep 0.02; done";
+    let mut spec = sandbox.spec(&["sh", "-c", wait, &word]);
+    let cache = directory();
+    spec.mounts = vec![file("/etc/hosts", "hosts\n"), bind("/cache", cache.path(), false)];
+    let mut held = Vec::new();
+    let mut sink = |_: Stream, _: &[u8]| {
+        held = mounts_of(&word);
+        fs::write(cache.path().join("go"), "").unwrap();
+    };
+    assert_eq!(run(&spec, &mut sink, &Cancel::new().unwrap()).unwrap(), ExitReport::Exited(0));
+    assert!(!held.is_empty(), "the command was not found");
+    drop(spec);
+    assert_eq!(sandbox.upper(), LEFT);
+}
+
+/// The open `mountinfo` of each process with this word in its command line.
+fn mounts_of(word: &str) -> Vec<fs::File> {
+    let processes = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let has_word = |line: Vec<u8>| line.split(|&byte| byte == 0).any(|part| part == word.as_bytes());
+    let named = processes.filter(|path| fs::read(path.join("cmdline")).is_ok_and(has_word));
+    named.filter_map(|path| fs::File::open(path.join("mountinfo")).ok()).collect()
 }
 
 fn stubs_that_are_used_stay() {
