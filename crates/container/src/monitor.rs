@@ -1,8 +1,8 @@
 //! The life of a monitor: make the way in and out, run the command, tell whoever asks, write down how it ended.
 
+mod mounts;
 mod visit;
 
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use rbuild_engine::{BuildError, Failure, FailureKind, Result, ThrowAway};
 use rbuild_executor::{
-    Cancel, CapabilitySet, ExitReport, Mount, MountKind, Network, NetworkNamespace, OutputSink, Sandbox,
-    SandboxSpec, Source, Stream, WayOut, WindowSize, run_inside,
+    Cancel, CapabilitySet, Cgroup, ExitReport, Network, NetworkNamespace, OutputSink, Sandbox, SandboxSpec,
+    Stream, WayOut, WindowSize, run_inside,
 };
 use rbuild_store::Store;
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
 
+use self::mounts::mounts;
 use self::visit::reply;
 use crate::log::LogWriter;
 use crate::ports::Listeners;
@@ -111,6 +112,8 @@ struct Live {
     /// The writing end of its input.
     input: Option<Arc<OwnedFd>>,
     namespace: Option<Arc<NetworkNamespace>>,
+    /// The control group of all that runs in it, where it is limited.
+    cgroup: Option<Arc<Cgroup>>,
     /// Its exit code, when it has ended.
     code: Option<i32>,
     /// The same when everything is put away: what those who wait are told.
@@ -171,6 +174,11 @@ impl Monitor {
         let mut spec = self.spec(&tree)?;
         spec.network = network;
         spec.stdin = stdin;
+        if let Some((groups, limits)) = &settings.limits {
+            let group = groups.group(limits);
+            spec.cgroup = Some(group.map_err(|error| fault("limit the container").caused_by(error))?);
+            self.live().cgroup = spec.cgroup.clone();
+        }
         spec.mounts = mounts(settings, resolv_conf);
         spec.read_only = settings.read_only;
         tree.give_journal(&mut spec)?;
@@ -216,7 +224,7 @@ impl Monitor {
         let mut live = self.live();
         let code = live.code.unwrap_or(125);
         live.ended = Some(code);
-        (live.sandbox, live.tree, live.input) = (None, None, None);
+        (live.sandbox, live.tree, live.input, live.cgroup) = (None, None, None, None);
         drop(live);
         self.changed.notify_all();
         for line in self.attached.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
@@ -346,33 +354,6 @@ impl OutputSink for Output<'_> {
     }
 }
 
-fn mounts(settings: &Settings, resolv_conf: Vec<u8>) -> Vec<Mount> {
-    let file = |(target, content): (&str, Vec<u8>)| Mount {
-        target: target.into(),
-        kind: MountKind::File { content, mode: 0o644, uid: 0, gid: 0, read_only: false },
-    };
-    let line = |(host, address): &(String, IpAddr)| format!("{address}\t{host}\n");
-    let hosts = format!(
-        "127.0.0.1\tlocalhost {0}\n::1\tlocalhost ip6-localhost ip6-loopback\n{1}",
-        settings.hostname,
-        settings.extra_hosts.iter().map(line).collect::<String>()
-    );
-    let files = [
-        ("/etc/resolv.conf", resolv_conf),
-        ("/etc/hosts", hosts.into_bytes()),
-        ("/etc/hostname", format!("{}\n", settings.hostname).into_bytes()),
-    ];
-    let tmpfs = settings
-        .tmpfs
-        .iter()
-        .map(|target| Mount { target: target.clone(), kind: MountKind::Tmpfs { size: None, mode: 0o1777 } });
-    let volumes = settings.volumes.iter().map(|volume| Mount {
-        target: volume.target.clone(),
-        kind: MountKind::Bind { source: Source::Path(volume.source.clone()), read_only: volume.read_only },
-    });
-    files.into_iter().map(file).chain(tmpfs).chain(volumes).collect()
-}
-
 impl Monitor {
     /// Waits for the command's end, so long.
     fn has_ended_within(&self, patience: Duration) -> bool {
@@ -456,11 +437,13 @@ impl Monitor {
     ) -> Result<ExitReport> {
         let live = self.live();
         let (sandbox, tree, namespace) = (live.sandbox.clone(), live.tree.clone(), live.namespace.clone());
+        let cgroup = live.cgroup.clone();
         drop(live);
         let (Some(sandbox), Some(tree)) = (sandbox, tree) else {
             return Err(Failure::new(FailureKind::Build, "the container is not running").into());
         };
         let mut spec = self.spec(&tree)?;
+        spec.cgroup = cgroup;
         spec.argv = request.argv.iter().map(Into::into).collect();
         if let Some(user) = &request.user {
             self.as_user(&mut spec, &tree, user)?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use rbuild_executor::{Cgroups, Limits};
 use rbuild_image::Digest;
 use rbuild_store::Parent;
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,8 @@ pub struct Settings {
     pub cap_drop: Vec<String>,
     /// Size of /dev/shm in bytes.
     pub shm_size: Option<u64>,
+    /// Where it gets a control group of its own, and what it may use there.
+    pub limits: Option<(Cgroups, Limits)>,
     /// The root refuses writes.
     pub read_only: bool,
     /// The command has a terminal, of this many columns and rows at first.

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use rbuild_context::GitReference;
+use rbuild_executor::{Cgroups, Limits};
 use rbuild_image::{Digest, Platform, Reference};
 use rbuild_layer::Compression;
 
@@ -195,6 +196,10 @@ pub struct RunOptions {
     pub shm_size: Option<u64>,
     /// Resource name without `RLIMIT_`, lower case; soft and hard limit.
     pub ulimits: Vec<(String, u64, u64)>,
+    /// The control group in which each RUN gets one of its own, and what it may use there; never part of a key.
+    pub limits: Option<(Cgroups, Limits)>,
+    /// `--cgroup-parent`, which is part of the key as in the reference.
+    pub cgroup_parent: Option<String>,
     /// `--cap-add`.
     pub capabilities_added: Vec<String>,
     /// `--cap-drop`.

@@ -14,7 +14,7 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
 };
 use rustix::process::{DumpableBehavior, Signal};
-use rustix::thread::{CapabilitySets, Gid, LinkNameSpaceType, ThreadNameSpaceType, Uid};
+use rustix::thread::{CapabilitySets, Gid, LinkNameSpaceType, ThreadNameSpaceType, Uid, UnshareFlags};
 
 use crate::CapabilitySet;
 use crate::plan::{Filter, KernelFs, KernelFsOptions, SetupOp, Slot};
@@ -198,6 +198,8 @@ fn carry_out(op: &SetupOp, slots: &mut [RawFd], parent: RawFd) -> Result<(), Err
         SetupOp::StandardStreams(fds) => connect(*fds),
         SetupOp::HideMemory => rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable),
         SetupOp::NewKeyring => new_keyring(),
+        SetupOp::JoinCgroup(door) => crate::cgroup::join(get(slots, *door)?),
+        SetupOp::CgroupNamespace => sys::unshare(UnshareFlags::NEWCGROUP),
         SetupOp::Hostname(name) => rustix::system::sethostname(name),
         SetupOp::LoopbackUp => sys::loopback_up(),
         SetupOp::JoinNetwork(namespace) => {

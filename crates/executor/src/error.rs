@@ -138,6 +138,16 @@ pub enum SandboxError {
         /// Its own exit: `killed by SIGKILL`.
         how: String,
     },
+    /// The kernel refused a limit.
+    #[error("could not limit `{file}` to `{value}`")]
+    Limit {
+        /// The control group's file.
+        file: &'static str,
+        /// What was written to it.
+        value: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// Words with a NUL byte can't be given to the kernel.
     #[error("could not use {what} with a NUL byte: {value:?}")]
     Nul {

@@ -48,7 +48,7 @@ fn joining(
     spec: &SandboxSpec<'_>,
     streams: &Streams,
     supervisor: Option<(&Scope, &OwnedFd)>,
-) -> Result<(Script, [OwnedFd; 3]), SandboxError> {
+) -> Result<(Script, Vec<OwnedFd>), SandboxError> {
     let path = format!("/proc/{}/root", sandbox.pid());
     let root = openat(CWD, path.as_str(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|e| SandboxError::path("open", path, e))?;
@@ -58,20 +58,23 @@ fn joining(
     let [stdin, stdout, stderr, report, executed] = streams.ends.each_ref().map(AsRawFd::as_raw_fd);
     let supervisor = supervisor.map(|(scope, socket)| (scope, socket.as_raw_fd()));
     let kept_after = sorted([report, executed].into_iter().chain(supervisor.map(|(_, fd)| fd)));
+    let door = spec.cgroup.as_ref().map(|group| group.door()).transpose()?;
     let own = [stdin, stdout, stderr, parent.as_raw_fd(), init.as_raw_fd(), root.as_raw_fd()];
-    let setup = vec![
+    let own = own.into_iter().chain(door.as_ref().map(AsRawFd::as_raw_fd));
+    let mut setup = vec![
         SetupOp::DieWithParent,
         SetupOp::CloseOthers(sorted(kept_after.iter().copied().chain(own))),
         SetupOp::StandardStreams([stdin, stdout, stderr]),
         SetupOp::HideMemory,
         SetupOp::NewKeyring,
-        SetupOp::JoinSandbox(Slot(0), Slot(1), !matches!(spec.network, Network::Host)),
-        SetupOp::CloseSetup(kept_after),
     ];
+    setup.extend(door.as_ref().map(|_| SetupOp::JoinCgroup(Slot(2))));
+    setup.push(SetupOp::JoinSandbox(Slot(0), Slot(1), !matches!(spec.network, Network::Host)));
+    setup.push(SetupOp::CloseSetup(kept_after));
     let cwd = c_string("the working directory", spec.cwd.as_os_str())?;
     let mut command = command_ops(spec, &current_map()?, &cwd, supervisor)?;
     command.push(SetupOp::DieWithInit);
-    let slots = vec![init.as_raw_fd(), root.as_raw_fd()];
+    let slots = [&init, &root].into_iter().chain(&door).map(AsRawFd::as_raw_fd).collect();
     let script = script(spec, setup, command, slots, [report, executed, parent.as_raw_fd()])?;
-    Ok((script, [init, root, parent]))
+    Ok((script, [init, root, parent].into_iter().chain(door).collect()))
 }

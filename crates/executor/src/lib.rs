@@ -13,6 +13,7 @@
 
 mod beneath;
 mod capability;
+mod cgroup;
 mod child;
 mod detached;
 mod devices;
@@ -20,6 +21,7 @@ mod enter;
 mod error;
 mod idmap;
 mod inside;
+mod limits;
 mod mounting;
 mod network;
 mod outside;
@@ -38,10 +40,12 @@ mod uplink;
 mod users;
 
 pub use capability::{Capability, CapabilitySet};
+pub use cgroup::{Cgroup, CgroupTree, Cgroups, NoCgroups};
 pub use enter::{Isolation, Place, PlaceKind, enter};
 pub use error::{EnterError, SandboxError};
 pub use idmap::{Extent, IdMap, single_id};
 pub use inside::run_inside;
+pub use limits::Limits;
 pub use network::NetworkNamespace;
 pub use outside::{Output, Outside, OutsideCommand};
 pub use overlay::{Mounted, Overlay};

@@ -42,6 +42,10 @@ pub enum SetupOp {
     HideMemory,
     /// A session keyring of its own.
     NewKeyring,
+    /// The control group that was made for the sandbox, by the file of its processes.
+    JoinCgroup(Slot),
+    /// What the sandbox sees of control groups begins with its own; after it was joined, so not by the clone.
+    CgroupNamespace,
     /// Host name of the UTS namespace.
     Hostname(Vec<u8>),
     /// `lo` up in the network namespace.
@@ -136,6 +140,8 @@ impl fmt::Display for SetupOp {
             Self::StandardStreams(_) => write!(f, "connect stdin, stdout and stderr"),
             Self::HideMemory => write!(f, "hide the memory of init"),
             Self::NewKeyring => write!(f, "join a new session keyring"),
+            Self::JoinCgroup(_) => write!(f, "join the control group"),
+            Self::CgroupNamespace => write!(f, "make a cgroup namespace"),
             Self::Hostname(name) => write!(f, "set the host name to {}", String::from_utf8_lossy(name)),
             Self::LoopbackUp => write!(f, "bring lo up"),
             Self::JoinNetwork(_) => write!(f, "join the network namespace"),

@@ -105,6 +105,10 @@ impl Builder<'_> {
         self.ops.push(SetupOp::CloseOthers(Vec::new()));
         let streams = [ends.stdin, ends.stdout, ends.stderr].map(|fd| fd.as_raw_fd());
         self.ops.push(SetupOp::StandardStreams(streams));
+        if let Some(group) = &self.spec.cgroup {
+            let door = self.slot(group.door()?);
+            self.ops.extend([SetupOp::JoinCgroup(door), SetupOp::CgroupNamespace]);
+        }
         self.ops.push(SetupOp::HideMemory);
         self.ops.push(SetupOp::NewKeyring);
         self.ops.push(SetupOp::Hostname(self.spec.hostname.as_bytes().to_vec()));

@@ -189,11 +189,10 @@ impl Streams {
 }
 
 fn clone_init(spec: &SandboxSpec<'_>, prepared: &mut Prepared) -> Result<(i32, OwnedFd), Errno> {
-    let mut flags = libc::CLONE_NEWPID
-        | libc::CLONE_NEWNS
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP;
+    let mut flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    if spec.cgroup.is_none() {
+        flags |= libc::CLONE_NEWCGROUP;
+    }
     if matches!(spec.network, Network::None) {
         flags |= libc::CLONE_NEWNET;
     }

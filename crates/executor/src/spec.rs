@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rbuild_fs::Sidecar;
 
-use crate::{CapabilitySet, Mounted, NetworkNamespace, WindowSize};
+use crate::{CapabilitySet, Cgroup, Mounted, NetworkNamespace, WindowSize};
 
 /// What to run, where, and with which rights. [`SandboxSpec::new`] has the defaults of a RUN; the fields are public to be set.
 #[derive(Debug)]
@@ -44,6 +44,8 @@ pub struct SandboxSpec<'a> {
     pub capabilities: CapabilitySet,
     /// Resource limits; what is above our own hard limits is clamped where we may not raise them.
     pub rlimits: Vec<Rlimit>,
+    /// The control group that the whole sandbox is in, and is shown as the top of the tree; rbuild's own when `None`.
+    pub cgroup: Option<Arc<Cgroup>>,
     /// Size of /dev/shm in bytes.
     pub shm_size: u64,
     /// Descriptors that the sandbox's init keeps open until its whole tree is dead: the lock of a cache mount.
@@ -76,6 +78,7 @@ impl<'a> SandboxSpec<'a> {
             privileged: false,
             capabilities: CapabilitySet::docker(),
             rlimits: Vec::new(),
+            cgroup: None,
             shm_size: 64 << 20,
             held: Vec::new(),
             sidecar: None,

@@ -10,6 +10,7 @@ use crate::commands::args::{
     ManifestCommand, PruneArgs, PullArgs, PushArgs, RmiArgs, SaveArgs, TagArgs,
 };
 use crate::commands::run_args::{ExecArgs, KillArgs, LogsArgs, PsArgs, RmArgs, RunArgs, StopArgs, WaitArgs};
+use crate::resources::LimitArgs;
 
 /// Builds container images from Dockerfiles, without a daemon and without root.
 #[derive(Debug, Parser)]
@@ -350,6 +351,12 @@ pub(crate) struct BuildArgs {
     /// Limit of a resource during RUN, `NAME=SOFT[:HARD]`
     #[arg(long = "ulimit", value_name = "LIMIT")]
     pub(crate) ulimits: Vec<String>,
+    /// Limits of each RUN, `memory=2g,cpus=1.5`; the keys are the names of the options below
+    #[arg(long = "resource", value_name = "LIMITS")]
+    pub(crate) resources: Vec<String>,
+    /// Limits of each RUN
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
     /// Add a capability to RUN's
     #[arg(long = "cap-add", value_name = "CAP", value_delimiter = ',')]
     pub(crate) cap_add: Vec<String>,
@@ -400,24 +407,6 @@ pub(crate) struct IgnoredArgs {
     pub(crate) sbom: Option<String>,
     #[arg(long, hide = true)]
     pub(crate) attest: Vec<String>,
-    #[arg(short, long, hide = true)]
-    pub(crate) memory: Option<String>,
-    #[arg(long, hide = true)]
-    pub(crate) memory_swap: Option<String>,
-    #[arg(short, long, hide = true)]
-    pub(crate) cpu_shares: Option<String>,
-    #[arg(long, hide = true)]
-    pub(crate) cpu_period: Option<String>,
-    #[arg(long, hide = true)]
-    pub(crate) cpu_quota: Option<String>,
-    #[arg(long, hide = true)]
-    pub(crate) cpuset_cpus: Option<String>,
-    #[arg(long, hide = true)]
-    pub(crate) cpuset_mems: Option<String>,
-    #[arg(long, hide = true)]
-    pub(crate) cgroup_parent: Option<String>,
-    #[arg(long, hide = true)]
-    pub(crate) resource: Vec<String>,
 }
 
 #[cfg(test)]

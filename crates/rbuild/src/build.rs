@@ -30,7 +30,8 @@ pub(crate) fn run(args: &BuildArgs, global: &GlobalArgs, place: &'static Place) 
     let call = check::asked_for(args)?;
     let workshop = Workshop::new(global.clone(), place);
     let limits = Limits::read(args)?;
-    let request = request::read(args, &workshop)?;
+    let limits_of_run = args.limits.limits(&args.resources)?;
+    let mut request = request::read(args, &workshop)?;
     let (store, client) = (workshop.store()?, workshop.client()?);
     let cancel = Cancel::new()
         .map_err(|error| CliError::environment("could not prepare to be interrupted".to_owned(), error))?;
@@ -46,6 +47,11 @@ pub(crate) fn run(args: &BuildArgs, global: &GlobalArgs, place: &'static Place) 
     let ui = progress(if args.quiet { Progress::Quiet } else { args.progress }, args.explain);
     for name in args.ignored.given() {
         ui.event(rbuild_engine::Event::Warning { text: &format!("`{name}` has no effect here") });
+    }
+    match args.limits.groups(&limits_of_run) {
+        Some(Ok(groups)) => request.run.limits = Some((groups, limits_of_run)),
+        Some(Err(text)) => ui.event(rbuild_engine::Event::Warning { text: &text }),
+        None => {}
     }
     let user = UserTerminal(&ui);
     let tools = Tools { terminal: wants_shell.then_some(&user), ..tools };
@@ -195,15 +201,6 @@ impl IgnoredArgs {
             ("--provenance", self.provenance.as_deref().is_some_and(|value| value != "false")),
             ("--sbom", self.sbom.as_deref().is_some_and(|value| value != "false")),
             ("--attest", !self.attest.is_empty()),
-            ("--memory", self.memory.is_some()),
-            ("--memory-swap", self.memory_swap.is_some()),
-            ("--cpu-shares", self.cpu_shares.is_some()),
-            ("--cpu-period", self.cpu_period.is_some()),
-            ("--cpu-quota", self.cpu_quota.is_some()),
-            ("--cpuset-cpus", self.cpuset_cpus.is_some()),
-            ("--cpuset-mems", self.cpuset_mems.is_some()),
-            ("--cgroup-parent", self.cgroup_parent.is_some()),
-            ("--resource", !self.resource.is_empty()),
         ];
         options.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
     }

@@ -17,6 +17,7 @@ mod limits;
 mod outline;
 mod output_spec;
 mod request;
+mod resources;
 mod size;
 mod surroundings;
 mod terminal;

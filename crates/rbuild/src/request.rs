@@ -185,6 +185,9 @@ fn run_options(args: &BuildArgs) -> Result<RunOptions> {
         host_certificates: args.host_certs.as_deref().map(surroundings::host_certificates).transpose()?,
         shm_size: args.shm_size.as_deref().map(size::parse_size).transpose().map_err(CliError::usage)?,
         ulimits: args.ulimits.iter().map(|text| ulimit(text)).collect::<Result<_>>()?,
+        // Groups are made when the build begins.
+        limits: None,
+        cgroup_parent: args.limits.cgroup_parent.clone(),
         capabilities_added: args.cap_add.clone(),
         capabilities_dropped: args.cap_drop.clone(),
         allow_insecure: allowed("security.insecure"),

@@ -21,6 +21,7 @@ mod outputs;
 mod platforms;
 mod registry;
 mod reproducible;
+mod resources;
 mod run;
 mod shared_cache;
 mod shell;

@@ -2,6 +2,7 @@
 //! parents, change the merged tree, and keep the upper directory.
 
 mod copy;
+mod ended;
 pub(crate) mod folding;
 mod look_up;
 mod mounts;

@@ -8,14 +8,13 @@ use std::sync::Arc;
 
 use rbuild_dockerfile::{Network as RunNetwork, Program, Run, Security};
 use rbuild_executor::{
-    CapabilitySet, ExitReport, Mount, MountKind, Mounted, NetworkNamespace, PlaceKind, Resource, Rlimit,
-    SandboxSpec, Stream, WayOut, signal_name,
+    CapabilitySet, Cgroup, ExitReport, Mount, MountKind, Mounted, NetworkNamespace, PlaceKind, Resource,
+    Rlimit, SandboxSpec, Stream, WayOut, signal_name,
 };
 use rbuild_fs::Root;
-use rbuild_image::Platform;
 
 use super::mounts::Prepared;
-use super::{Step, Workspace};
+use super::{Step, Workspace, ended};
 use crate::build::{Builder, StageRun};
 use crate::enter::Entrance;
 use crate::error::{BuildError, Explain, Failure, FailureKind, Result};
@@ -38,8 +37,6 @@ const CERTIFICATE_VARIABLES: [&str; 8] = [
     "CARGO_HTTP_CAINFO",
     "AWS_CA_BUNDLE",
 ];
-/// Lines of a failed command's output that the error repeats.
-const TAIL: usize = 12;
 /// They are looked for in so much of its end.
 const TAIL_BYTES: usize = 64 << 10;
 
@@ -99,12 +96,16 @@ impl Builder<'_> {
                 .as_ref()
                 .ok_or_else(|| Failure::new(FailureKind::Environment, "RUN needs a mounted tree"))?;
             self.sandboxed(&planned, mounted, &workspace.root, workspace.number, |spec| {
-                let (report, tail) = self.in_sandbox(&spec, workspace)?;
+                let (report, tail, starved) = self.in_sandbox(&spec, workspace)?;
                 if !report.success() && report != ExitReport::Cancelled {
                     self.shared.note_failed(workspace.number, &planned);
                 }
                 let outcome = self.outcome(report, &planned.argv, workspace.number, &tail);
-                outcome.map_err(|error| on_foreign(error, &platform))
+                let outcome = outcome.map_err(|error| match &self.request.run.limits {
+                    Some((_, limits)) if starved => ended::on_starved(error, limits),
+                    _ => error,
+                });
+                outcome.map_err(|error| ended::on_foreign(error, &platform))
             })
         })
     }
@@ -132,6 +133,7 @@ impl Builder<'_> {
         spec.privileged = run.insecure;
         spec.hostname = self.hostname().to_owned();
         self.apply_options(&mut spec)?;
+        spec.cgroup = self.own_group()?;
         let mut environment = run.place.environment.clone();
         let mut mounts = self.open_mounts(&run.mounts, &mut environment, number)?;
         let _relays = mounts.take_relays();
@@ -191,6 +193,9 @@ impl Builder<'_> {
         }
         for (name, soft, hard) in &options.ulimits {
             parts.text(format!("ulimit {name}"), format!("{soft}:{hard}"));
+        }
+        if let Some(parent) = &options.cgroup_parent {
+            parts.text("cgroup-parent", &**parent);
         }
         for (name, list) in
             [("--cap-add", &options.capabilities_added), ("--cap-drop", &options.capabilities_dropped)]
@@ -255,6 +260,15 @@ impl Builder<'_> {
         Ok(())
     }
 
+    /// A control group with the limits that were asked for.
+    fn own_group(&self) -> Result<Option<Arc<Cgroup>>> {
+        let Some((groups, limits)) = &self.request.run.limits else { return Ok(None) };
+        let group = groups
+            .group(limits)
+            .explain(FailureKind::Environment, || "could not limit what RUN uses".to_owned())?;
+        Ok(Some(group))
+    }
+
     /// The command's whole environment: image and build args, the user's home, proxies, and the host's certificates.
     fn environment(&self, mut environment: Vec<(String, String)>, home: &str) -> Vec<(OsString, OsString)> {
         let mut add = |name: &str, value: &str| {
@@ -277,13 +291,18 @@ impl Builder<'_> {
         environment.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
     }
 
-    /// How the command ended, and the end of its output.
-    fn in_sandbox(&self, spec: &SandboxSpec<'_>, workspace: &Workspace) -> Result<(ExitReport, Vec<u8>)> {
+    /// How the command ended, the end of its output, and whether its memory was used up.
+    fn in_sandbox(
+        &self,
+        spec: &SandboxSpec<'_>,
+        workspace: &Workspace,
+    ) -> Result<(ExitReport, Vec<u8>, bool)> {
         let log = self.log_file(workspace.number)?;
         let mut output = Output { events: self.events, step: workspace.number, log, tail: Vec::new() };
         let report = rbuild_executor::run(spec, &mut output, self.cancel)
             .explain(FailureKind::Environment, || "could not run the command in a sandbox".to_owned())?;
-        Ok((report, output.tail))
+        let starved = spec.cgroup.as_ref().is_some_and(|group| group.killed_for_memory() > 0);
+        Ok((report, output.tail, starved))
     }
 
     fn log_file(&self, number: StepNumber) -> Result<File> {
@@ -308,9 +327,9 @@ impl Builder<'_> {
         };
         let message = format!("process \"{}\" did not complete successfully: {how}", argv.join(" "));
         let mut failure = Failure::new(FailureKind::Build, message);
-        failure.output_tail = last_lines(tail);
+        failure.output_tail = ended::last_lines(tail);
         failure.log = Some(self.log_path(number)?);
-        failure.help = remedy(report, argv, &failure.output_tail).map(str::to_owned);
+        failure.help = ended::remedy(report, argv, &failure.output_tail).map(str::to_owned);
         Err(failure.into())
     }
 }
@@ -332,41 +351,6 @@ pub(crate) fn standard_mounts(options: &RunOptions, hostname: &str, resolv_conf:
         kind: MountKind::File { content, mode: 0o644, uid: 0, gid: 0, read_only: true },
     };
     files.into_iter().map(file).collect()
-}
-
-/// Programs for another architecture that the kernel does not know: the machine lacks the emulator.
-fn on_foreign(error: BuildError, platform: &Platform) -> BuildError {
-    let BuildError::Failed(mut failure) = error else { return error };
-    let refused =
-        |line: &String| line.ends_with(": exec format error") || line.ends_with(": Exec format error");
-    if platform.architecture != Platform::host().architecture && failure.output_tail.iter().any(refused) {
-        failure.kind = FailureKind::Environment;
-        failure.help = Some(format!(
-            "this machine does not run {platform} programs yet: install an emulator (Debian, Ubuntu: qemu-user-static and \
-             binfmt-support), or let the stage run here with `FROM --platform=$BUILDPLATFORM`"
-        ));
-    }
-    BuildError::Failed(failure)
-}
-
-/// What the exit codes mean that a shell, and we, give to a command that could not be run.
-fn remedy(report: ExitReport, argv: &[String], tail: &[String]) -> Option<&'static str> {
-    let shell_is_missing = || {
-        let missing = argv.first().map(|shell| format!("exec: {shell:?}: stat"));
-        argv.len() == 3 && missing.is_some_and(|words| tail.iter().any(|line| line.starts_with(&words)))
-    };
-    match report {
-        ExitReport::Exited(127) if shell_is_missing() => Some(
-            "the image has no shell: name the program itself, `RUN [\"program\", \"argument\"]`, or take another base",
-        ),
-        ExitReport::Exited(127) => {
-            Some("a command is not in the image: install it in a step before, or take another base")
-        }
-        ExitReport::Exited(126) => Some(
-            "a file could not be executed: has it the mode for it (`COPY --chmod=755`), and is it for this platform?",
-        ),
-        _ => None,
-    }
 }
 
 /// The groups of a process: the primary one is always among them, as in the reference.
@@ -392,14 +376,6 @@ impl rbuild_executor::OutputSink for Output<'_> {
         }
         self.events.event(Event::Output { step: self.step, stream, bytes });
     }
-}
-
-/// The last lines of an output, control characters taken out.
-fn last_lines(tail: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(tail);
-    let clean = |line: &str| line.chars().filter(|c| !c.is_control() || *c == '\t').collect::<String>();
-    let lines: Vec<String> = text.lines().map(clean).filter(|line| !line.is_empty()).collect();
-    lines[lines.len().saturating_sub(TAIL)..].to_vec()
 }
 
 fn resource(name: &str) -> Option<Resource> {

@@ -10,6 +10,7 @@ mod company;
 mod fixture;
 mod isolation;
 mod lifetime;
+mod limits;
 mod mounts;
 mod process;
 mod supervised;
@@ -79,6 +80,7 @@ fn here() -> ExitCode {
         process::tests(),
         company::tests(),
         lifetime::tests(),
+        limits::tests(),
         supervised::tests(),
     ];
     let trials = tests.into_iter().flatten().map(|(name, test)| {

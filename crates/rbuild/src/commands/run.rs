@@ -13,7 +13,7 @@ use rbuild_container::{
     Volume, Writer,
 };
 use rbuild_engine::{ContainerImage, Failure, FailureKind, stored};
-use rbuild_executor::{Place, PlaceKind};
+use rbuild_executor::{Cgroups, Limits, Place, PlaceKind};
 use rbuild_image::ContainerConfig;
 
 use super::run_args::{ExecArgs, Pull, RunArgs};
@@ -315,6 +315,7 @@ fn settings(args: &RunArgs, image: &ContainerImage, place: &Place) -> Result<Set
         cap_add: args.cap_add.clone(),
         cap_drop: args.cap_drop.clone(),
         shm_size: args.shm_size.as_deref().map(size::parse_size).transpose().map_err(CliError::usage)?,
+        limits: limits(args)?,
         read_only: args.read_only,
         terminal: args.tty.then(terminal::size),
         stdin: args.interactive,
@@ -325,6 +326,19 @@ fn settings(args: &RunArgs, image: &ContainerImage, place: &Place) -> Result<Set
         remove: args.rm,
         labels: labels(args, config),
     })
+}
+
+/// Where nothing can be limited, that is said, and the container runs all the same.
+fn limits(args: &RunArgs) -> Result<Option<(Cgroups, Limits)>, CliError> {
+    let limits = args.limits.limits(&[])?;
+    match args.limits.groups(&limits) {
+        Some(Ok(groups)) => Ok(Some((groups, limits))),
+        Some(Err(text)) => {
+            warn(&text, None);
+            Ok(None)
+        }
+        None => Ok(None),
+    }
 }
 
 /// A signal's number by name or number.

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
 
+use crate::resources::LimitArgs;
+
 /// Whether `run` asks the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Pull {
@@ -77,6 +79,9 @@ pub(crate) struct RunArgs {
     /// Size of /dev/shm, such as 128m [default: 64m]
     #[arg(long, value_name = "SIZE")]
     pub(crate) shm_size: Option<String>,
+    /// Limits of the container
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
     /// Signal that asks the command to end [default: the image's, else SIGTERM]
     #[arg(long, value_name = "SIGNAL")]
     pub(crate) stop_signal: Option<String>,
