@@ -50,8 +50,8 @@ pub use output::Written;
 pub use relay::Location;
 pub use remote::Fetcher;
 pub use request::{
-    BuildRequest, CacheExport, CachePlace, CacheTarget, CacheUse, CompressionChoice, Context, Destination,
-    NamedContext, Network, OnFailure, Output, RunOptions, Secret, SecretSource, StepName,
+    AllowedDevices, BuildRequest, CacheExport, CachePlace, CacheTarget, CacheUse, CompressionChoice, Context,
+    Destination, NamedContext, Network, OnFailure, Output, RunOptions, Secret, SecretSource, StepName,
 };
 pub use throwaway::{ContainerImage, ThrowAway};
 

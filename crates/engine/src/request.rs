@@ -204,10 +204,34 @@ pub struct RunOptions {
     pub capabilities_added: Vec<String>,
     /// `--cap-drop`.
     pub capabilities_dropped: Vec<String>,
+    /// CDI devices that every RUN gets.
+    pub devices: Vec<String>,
+    /// Folders with specifications of CDI devices; a later one goes before an earlier.
+    pub device_folders: Vec<PathBuf>,
+    /// Devices that `RUN --device` may ask for.
+    pub allowed_devices: AllowedDevices,
     /// `--allow security.insecure`.
     pub allow_insecure: bool,
     /// `--allow network.host`.
     pub allow_network_host: bool,
+}
+
+/// `--allow device`.
+#[derive(Debug, Clone, Default)]
+pub struct AllowedDevices {
+    /// All there are.
+    pub all: bool,
+    /// By name, kind or class.
+    pub names: Vec<String>,
+    /// Names that stand for others in the Dockerfile: by alias, the device itself.
+    pub aliases: BTreeMap<String, String>,
+}
+
+impl AllowedDevices {
+    /// The device that is meant, where a name stands for another.
+    pub(crate) fn alias(&self, name: &str) -> Option<&str> {
+        self.aliases.get(name).map(String::as_str)
+    }
 }
 
 /// The network that RUN sees.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
@@ -56,7 +57,7 @@ impl Builder<'_> {
             let (source, upper, work, read_only) = match &mount.kind {
                 MountKind::Bind { source, read_only } => (source, None, None, *read_only),
                 MountKind::Overlay { source, upper, work } => (source, Some(&**upper), Some(&**work), false),
-                MountKind::Tmpfs { .. } | MountKind::File { .. } => continue,
+                MountKind::Tmpfs { .. } | MountKind::File { .. } | MountKind::Device { .. } => continue,
             };
             if let Source::Tree { lowers, path } = source {
                 parked.insert(index, self.park(&Overlay { lowers, upper, work }, path, read_only)?);
@@ -118,6 +119,17 @@ impl Builder<'_> {
                 let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
                 let tmpfs = new_tmpfs(&options.collect::<Vec<_>>(), flags)?;
                 self.attach(tmpfs, &target, true, false).map(drop)
+            }
+            MountKind::Device { host } => {
+                let node = bind_of(&Source::Path(host.clone()))?;
+                let kind = rustix::fs::fstat(&node).map(|stat| FileType::from_raw_mode(stat.st_mode));
+                match kind {
+                    // Not restricted: it is what the mount is for.
+                    Ok(FileType::CharacterDevice | FileType::BlockDevice) => {
+                        self.attach(node, &target, false, false).map(drop)
+                    }
+                    _ => Err(SandboxError::path("use as a device", host, Errno::NODEV)),
+                }
             }
             MountKind::Bind { source, read_only } => {
                 let bind = bind_of(source)?;

@@ -126,6 +126,11 @@ pub enum MountKind {
         /// Empty directory on the same file system as `upper`.
         work: PathBuf,
     },
+    /// A device node of the host's, which can be opened as on the host: by whom its mode and owner let.
+    Device {
+        /// Its path; symlinks are followed.
+        host: PathBuf,
+    },
     /// An empty tmpfs.
     Tmpfs {
         /// Limit in bytes; the kernel's half of memory when `None`.

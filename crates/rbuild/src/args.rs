@@ -342,9 +342,15 @@ pub(crate) struct BuildArgs {
     /// SSH agent socket or keys for RUN --mount=type=ssh, `default` or `ID=SOCKET|KEY`
     #[arg(long = "ssh", value_name = "SSH")]
     pub(crate) ssh: Vec<String>,
-    /// What RUN may ask for beyond the sandbox: security.insecure, network.host
+    /// What RUN may ask for beyond the sandbox: security.insecure, network.host, device or device=NAME
     #[arg(long = "allow", value_name = "ENTITLEMENT", value_delimiter = ',')]
     pub(crate) allow: Vec<String>,
+    /// CDI device for every RUN, `VENDOR/CLASS=NAME`; may be repeated
+    #[arg(long = "device", value_name = "DEVICE")]
+    pub(crate) devices: Vec<String>,
+    /// Folder with specifications of CDI devices; may be repeated
+    #[arg(long = "cdi-spec-dir", value_name = "DIR", default_values = ["/etc/cdi", "/var/run/cdi"])]
+    pub(crate) cdi_spec_dirs: Vec<PathBuf>,
     /// Size of /dev/shm during RUN, such as 128m [default: 64m]
     #[arg(long, value_name = "SIZE")]
     pub(crate) shm_size: Option<String>,

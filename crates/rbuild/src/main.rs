@@ -12,6 +12,7 @@ mod context;
 mod csv;
 mod diagnostics;
 mod dockerfile;
+mod entitlements;
 mod failure;
 mod limits;
 mod outline;

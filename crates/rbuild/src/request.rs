@@ -13,6 +13,7 @@ use rbuild_image::{Platform, Reference};
 
 use crate::args::{BuildArgs, OnError};
 use crate::context::Typed;
+use crate::entitlements::Entitlements;
 use crate::failure::CliError;
 use crate::workshop::Workshop;
 use crate::{cache_spec, context, csv, output_spec, size, surroundings};
@@ -169,13 +170,7 @@ fn run_options(args: &BuildArgs) -> Result<RunOptions> {
                 .help("there are `default`, `host`, `none` and `private`"));
         }
     };
-    let allowed = |name: &str| args.allow.iter().any(|allow| allow == name);
-    if let Some(unknown) =
-        args.allow.iter().find(|allow| !["security.insecure", "network.host"].contains(&allow.as_str()))
-    {
-        return Err(CliError::usage(format!("unknown entitlement `{unknown}`"))
-            .help("there are `security.insecure` and `network.host`"));
-    }
+    let allowed = Entitlements::read(&args.allow)?;
     Ok(RunOptions {
         network,
         extra_hosts: args.add_hosts.iter().map(|text| extra_host(text)).collect::<Result<_>>()?,
@@ -190,8 +185,11 @@ fn run_options(args: &BuildArgs) -> Result<RunOptions> {
         cgroup_parent: args.limits.cgroup_parent.clone(),
         capabilities_added: args.cap_add.clone(),
         capabilities_dropped: args.cap_drop.clone(),
-        allow_insecure: allowed("security.insecure"),
-        allow_network_host: allowed("network.host"),
+        devices: args.devices.clone(),
+        device_folders: args.cdi_spec_dirs.clone(),
+        allowed_devices: allowed.devices,
+        allow_insecure: allowed.insecure,
+        allow_network_host: allowed.network_host,
     })
 }
 

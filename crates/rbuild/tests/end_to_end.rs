@@ -12,6 +12,7 @@ mod cache_property;
 mod checks;
 mod common;
 mod contexts;
+mod devices;
 mod errors;
 mod faults;
 mod fleet;

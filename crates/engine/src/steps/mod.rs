@@ -1,7 +1,9 @@
 //! The steps that change files: RUN, COPY and ADD, WORKDIR. Each is: key, then either the cached snapshot, or mount the
 //! parents, change the merged tree, and keep the upper directory.
 
+mod cdi;
 mod copy;
+mod devices;
 mod ended;
 pub(crate) mod folding;
 mod look_up;

@@ -13,8 +13,9 @@ use rbuild_executor::{
 };
 use rbuild_fs::Root;
 
+use super::cdi::Edits;
 use super::mounts::Prepared;
-use super::{Step, Workspace, ended};
+use super::{Step, Workspace, devices, ended};
 use crate::build::{Builder, StageRun};
 use crate::enter::Entrance;
 use crate::error::{BuildError, Explain, Failure, FailureKind, Result};
@@ -47,6 +48,7 @@ pub(crate) struct PlannedRun {
     mounts: Prepared,
     network: Network,
     insecure: bool,
+    devices: Vec<Edits>,
     pub(crate) place: Entrance,
 }
 
@@ -59,13 +61,7 @@ impl Builder<'_> {
         at: &StageRun<'_>,
         mut step: Step,
     ) -> Result<()> {
-        if let Some(device) = run.devices.first() {
-            let failure = Failure::new(FailureKind::Build, "`RUN --device` cannot be carried out yet");
-            return Err(failure
-                .at(device.span)
-                .help("build without devices, or run this step where they are")
-                .into());
-        }
+        let devices = self.plan_devices(run)?;
         let mut mounts = self.prepare_mounts(state, run, at)?;
         let argv = match run.program() {
             Program::Exec(words) => words,
@@ -77,6 +73,9 @@ impl Builder<'_> {
                 state.shell().into_iter().chain([path]).collect()
             }
         };
+        for name in self.request.run.devices.iter().chain(run.devices.iter().map(|word| &word.text)) {
+            mounts.parts.push(("device".to_owned(), name.clone()));
+        }
         let network = self.network(run)?;
         let insecure = run.security == Some(Security::Insecure);
         if insecure && !self.request.run.allow_insecure {
@@ -87,8 +86,14 @@ impl Builder<'_> {
         }
         self.run_key(state, &argv, network, insecure, &mounts, &mut step);
         let platform = state.config.platform();
-        let planned =
-            Arc::new(PlannedRun { argv, mounts, network, insecure, place: Entrance::of(state, &step.name) });
+        let planned = Arc::new(PlannedRun {
+            argv,
+            mounts,
+            network,
+            insecure,
+            devices,
+            place: Entrance::of(state, &step.name),
+        });
         self.step(state, step, |workspace| {
             self.place_for_run()?;
             let mounted = workspace
@@ -140,6 +145,7 @@ impl Builder<'_> {
         spec.held = mounts.locks();
         spec.mounts = mounts.into_sandbox();
         spec.mounts.extend(standard_mounts(&self.request.run, self.hostname(), resolv_conf));
+        devices::add(&run.devices, &mut spec, &mut environment);
         spec.env = self.environment(environment, &account.home);
         work(spec)
     }
