@@ -288,21 +288,24 @@ fn try_in_child() -> Result<(), EnterError> {
     });
     match outcome {
         Ok(Ok(())) => Ok(()),
-        Ok(Err((NAMESPACE, e))) => Err(EnterError::UserNamespace { knob: knob(), source: e.into() }),
-        Ok(Err((_, e))) => Err(EnterError::Mount { knob: knob(), source: e.into() }),
+        Ok(Err((NAMESPACE, e))) => Err(EnterError::UserNamespace { knob: knob(SYSCTLS), source: e.into() }),
+        Ok(Err((_, e))) => Err(EnterError::Mount { knob: knob(SYSCTLS), source: e.into() }),
         Err(e) => Err(EnterError::step("fork a trial", e)),
     }
 }
 
+/// Where the kernel's switches are files.
+const SYSCTLS: &str = "/proc/sys";
+
 /// The kernel's switch that forbids user namespaces here, if one does.
-fn knob() -> Option<String> {
+fn knob(sysctls: impl AsRef<Path>) -> Option<String> {
     let forbids = [
         ("user/max_user_namespaces", "user.max_user_namespaces", "0"),
         ("kernel/unprivileged_userns_clone", "kernel.unprivileged_userns_clone", "0"),
         ("kernel/apparmor_restrict_unprivileged_userns", "kernel.apparmor_restrict_unprivileged_userns", "1"),
     ];
     forbids.into_iter().find_map(|(file, name, value)| {
-        let text = std::fs::read_to_string(Path::new("/proc/sys").join(file)).ok()?;
+        let text = std::fs::read_to_string(sysctls.as_ref().join(file)).ok()?;
         (text.trim() == value).then(|| format!("{name} is {value}"))
     })
 }
@@ -355,5 +358,28 @@ mod tests {
         let error = EnterError::UserNamespace { knob: Some("user.max_user_namespaces is 0".into()), source };
         assert!(error.to_string().ends_with("(user.max_user_namespaces is 0)"));
         assert!(error.remedy().unwrap().contains("user.max_user_namespaces=15000"));
+    }
+
+    /// As Ubuntu does since 23.10: the namespace is made, and what needs a capability in it is denied.
+    #[test]
+    fn the_switch_of_apparmor_is_named_with_its_profile_line() {
+        let sysctls = tempfile::tempdir().unwrap();
+        std::fs::create_dir(sysctls.path().join("kernel")).unwrap();
+        let file = sysctls.path().join("kernel/apparmor_restrict_unprivileged_userns");
+        std::fs::write(&file, "0\n").unwrap();
+        assert_eq!(knob(sysctls.path()), None);
+        std::fs::write(&file, "1\n").unwrap();
+        for error in [
+            EnterError::Mount { knob: knob(sysctls.path()), source: Errno::ACCESS.into() },
+            EnterError::UserNamespace { knob: knob(sysctls.path()), source: Errno::PERM.into() },
+        ] {
+            assert!(
+                error.to_string().ends_with("(kernel.apparmor_restrict_unprivileged_userns is 1)"),
+                "{error}"
+            );
+            let remedy = error.remedy().unwrap();
+            assert!(remedy.contains("sysctl kernel.apparmor_restrict_unprivileged_userns=0"), "{remedy}");
+            assert!(remedy.contains("AppArmor profile with the line `userns,`"), "{remedy}");
+        }
     }
 }

@@ -15,6 +15,8 @@ use rbuild_executor::{Mount, MountKind, Network, Source};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::fixture::{Box, Ran, Test, directory, run_spec};
+use crate::keys;
+use crate::raw::call;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
@@ -23,6 +25,9 @@ pub(crate) fn tests() -> Vec<Test> {
         ("no_namespace_of_the_host_can_be_joined", no_namespace_of_the_host_can_be_joined),
         ("nothing_can_be_mounted_or_unmounted", nothing_can_be_mounted_or_unmounted),
         ("rbuild_cannot_be_traced", rbuild_cannot_be_traced),
+        ("no_process_can_be_traced", no_process_can_be_traced),
+        ("no_key_of_the_host_is_found", no_key_of_the_host_is_found),
+        ("another_root_cannot_be_pivoted_to", another_root_cannot_be_pivoted_to),
         ("no_mount_writes_to_the_host", no_mount_writes_to_the_host),
         ("kernel_files_refuse_writes", kernel_files_refuse_writes),
         ("signals_stay_inside", signals_stay_inside),
@@ -66,11 +71,16 @@ fn attack(canary: &Canary, lines: &str) -> Ran {
 
 /// Runs [`attacker`] in a sandbox, with the libraries of this machine.
 fn attack_by_program(what: &[&str], network: Network) -> Ran {
+    attack_with_rights(what, network, false)
+}
+
+fn attack_with_rights(what: &[&str], network: Network, privileged: bool) -> Ran {
     let sandbox = Box::new();
     let argv = [&["/attack/program", "--attack"], what].concat();
     let mut spec = sandbox.spec(&argv);
     spec.env.push((crate::ROLE.into(), "attacker".into()));
     spec.network = network;
+    spec.privileged = privileged;
     let bind = |target: &str, source: &Path| Mount {
         target: target.into(),
         kind: MountKind::Bind { source: Source::Path(source.into()), read_only: true },
@@ -100,6 +110,9 @@ pub(crate) fn attacker() -> ExitCode {
             reached
         }
         ["namespaces"] => joins_a_namespace(),
+        ["trace"] => traces_a_process(),
+        ["pivot-root"] => pivots(),
+        ["keys", serial, name] => keys::reaches(serial, name),
         ["root-in-root", canary] => leaves_by_another_root(canary),
         _ => panic!("no such attack: {words:?}"),
     };
@@ -130,6 +143,36 @@ fn joins_a_namespace() -> bool {
         }
     }
     reached
+}
+
+/// Of every process that can be seen but this one: by attaching to it, and by reading its memory.
+fn traces_a_process() -> bool {
+    const SEIZE: usize = 0x4206;
+    let own = std::process::id();
+    let names =
+        fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let others: Vec<usize> =
+        names.filter_map(|name| name.parse().ok()).filter(|&pid| pid != own as usize).collect();
+    assert!(others.contains(&1), "init at least is there to be attacked");
+    let mut byte = [0_u8; 1];
+    let here = [(&raw mut byte) as usize, 1];
+    let there = [attack_by_program as fn(&[&str], Network) -> Ran as usize, 1];
+    others.into_iter().any(|pid| {
+        let read = [pid, (&raw const here) as usize, 1, (&raw const there) as usize, 1, 0];
+        call(libc::SYS_ptrace, &[SEIZE, pid, 0, 0]).is_ok()
+            || call(libc::SYS_ptrace, &[libc::PTRACE_ATTACH as usize, pid, 0, 0]).is_ok()
+            || call(libc::SYS_process_vm_readv, &read).is_ok()
+            || call(libc::SYS_process_vm_writev, &read).is_ok()
+    })
+}
+
+/// With the right to mount this would put another tree in the place of all masks.
+fn pivots() -> bool {
+    fs::create_dir_all("/tmp/new/old").unwrap();
+    let at = |path: &std::ffi::CStr| path.as_ptr() as usize;
+    call(libc::SYS_pivot_root, &[at(c"/tmp/new"), at(c"/tmp/new/old")]).is_ok()
+        || call(libc::SYS_pivot_root, &[at(c"/"), at(c"/proc")]).is_ok()
+        || call(libc::SYS_pivot_root, &[at(c"."), at(c".")]).is_ok()
 }
 
 /// The old way out of `chroot`: a working directory outside of the new root, and up from there.
@@ -191,6 +234,32 @@ fn rbuild_cannot_be_traced() {
          (echo x >/proc/1/comm) 2>/dev/null && echo renamed; true",
     );
     assert_eq!(ran.stdout, "", "{ran:?}");
+}
+
+fn no_process_can_be_traced() {
+    let ran = attack_by_program(&["trace"], Network::Host);
+    assert_eq!(ran.stdout, "refused\n", "{ran:?}");
+}
+
+fn another_root_cannot_be_pivoted_to() {
+    let ran = attack_by_program(&["pivot-root"], Network::Host);
+    assert_eq!(ran.stdout, "refused\n", "{ran:?}");
+}
+
+/// Also not by a privileged command, to which the calls are open: its session keyring is another.
+fn no_key_of_the_host_is_found() {
+    let (serial, name) = match keys::add(WORD) {
+        Ok(key) => key,
+        Err(error) => {
+            eprintln!("SKIP no_key_of_the_host_is_found: no keyrings here: {error}");
+            return;
+        }
+    };
+    assert!(keys::reaches(&serial, &name), "the test itself reaches it");
+    for privileged in [false, true] {
+        let ran = attack_with_rights(&["keys", &serial, &name], Network::Host, privileged);
+        assert_eq!(ran.stdout, "refused\n", "privileged: {privileged}, {ran:?}");
+    }
 }
 
 fn no_mount_writes_to_the_host() {

@@ -7,12 +7,15 @@
 
 mod attacks;
 mod company;
+mod denied;
 mod fixture;
 mod isolation;
+mod keys;
 mod lifetime;
 mod limits;
 mod mounts;
 mod process;
+mod raw;
 mod supervised;
 mod trees;
 
@@ -27,7 +30,11 @@ pub(crate) const ROLE: &str = "EXECUTOR_TEST_ROLE";
 
 fn main() -> ExitCode {
     let role = std::env::var(ROLE).unwrap_or_default();
+    if std::env::args().any(|word| word == "--deny") {
+        return raw::denied();
+    }
     match role.as_str() {
+        "place" => denied::print_place(),
         "victim" => lifetime::victim(),
         "attacker" => attacks::attacker(),
         "timing" => process::timing(),
@@ -43,6 +50,7 @@ fn as_root_and_as_user() -> ExitCode {
     passed &= run_as(fixture::as_user(&user, &program), &user);
     // Nobody has this number, so it has no subordinate ids either.
     passed &= run_as(fixture::as_user("23456", &program), "23456");
+    passed &= denied::attacks_without_pivot_root(&user);
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -72,17 +80,8 @@ fn here() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     fixture::remember(place);
-    let tests = [
-        trees::tests(),
-        mounts::tests(),
-        attacks::tests(),
-        isolation::tests(),
-        process::tests(),
-        company::tests(),
-        lifetime::tests(),
-        limits::tests(),
-        supervised::tests(),
-    ];
+    let without_pivot_root = std::env::var(ROLE).is_ok_and(|role| role.ends_with("denied"));
+    let tests = if without_pivot_root { vec![attacks::tests()] } else { all_tests() };
     let trials = tests.into_iter().flatten().map(|(name, test)| {
         Trial::test(name, move || {
             test();
@@ -92,4 +91,19 @@ fn here() -> ExitCode {
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     fixture::clean();
     conclusion.exit_code()
+}
+
+fn all_tests() -> Vec<Vec<fixture::Test>> {
+    vec![
+        trees::tests(),
+        mounts::tests(),
+        attacks::tests(),
+        isolation::tests(),
+        process::tests(),
+        company::tests(),
+        lifetime::tests(),
+        limits::tests(),
+        denied::tests(),
+        supervised::tests(),
+    ]
 }
