@@ -10,6 +10,9 @@ use super::measure::{Sample, measure};
 use crate::process::{Result, find, is_root, run_quietly, tool};
 use crate::registry::Registry;
 
+/// What the machine trusts, where Debian keeps it.
+const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
 /// Where the builders work.
 #[derive(Debug)]
 pub(super) struct Place<'a> {
@@ -18,6 +21,28 @@ pub(super) struct Place<'a> {
     pub(super) stores: &'a Path,
     /// A `registries.conf` that mirrors docker.io to the registry.
     pub(super) conf: PathBuf,
+}
+
+/// Where a built image goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Output {
+    /// An OCI archive with gzip layers.
+    Archive,
+    /// The builder's own store, in its own form.
+    Store,
+    /// A registry, with a cache for other machines.
+    Registry,
+}
+
+impl Output {
+    pub(super) fn parse(name: &str) -> Result<Output> {
+        match name {
+            "archive" => Ok(Output::Archive),
+            "store" => Ok(Output::Store),
+            "registry" => Ok(Output::Registry),
+            other => Err(format!("no output named `{other}`; there are archive, store and registry").into()),
+        }
+    }
 }
 
 /// A builder of this machine.
@@ -83,15 +108,56 @@ impl Builder<'_> {
         Ok(Store { folder, daemon })
     }
 
-    /// Builds the context and writes the image as an OCI archive with gzip layers.
-    pub(super) fn build(&self, store: &Store, context: &Path) -> Result<Sample> {
+    /// Builds the context, into an archive or only the store.
+    pub(super) fn build(&self, store: &Store, context: &Path, output: Output) -> Result<Sample> {
         let archive = store.folder.join("image.tar");
+        let archive = (output == Output::Archive).then_some(archive.as_path());
+        let oci = archive.map(|archive| format!("type=oci,dest={}", archive.display()));
         let command = match (&self.kind, &store.daemon) {
-            (Kind::Rbuild(binary), _) => rbuild(binary, store, context, &archive),
-            (Kind::Buildah, _) => buildah(store, context, &archive),
+            (Kind::Rbuild(binary), _) => {
+                let mut command = store.rbuild(binary, &["--progress", "plain", "--host-certs"]);
+                command.args(oci.iter().flat_map(|oci| ["-o", oci])).arg(context);
+                command
+            }
+            (Kind::Buildah, _) => {
+                let push = archive.map_or(String::new(), |archive| {
+                    let archive = archive.display();
+                    format!("rm -f {archive}; $buildah push --quiet bench oci-archive:{archive}")
+                });
+                buildah(store, context, "", &push)
+            }
             (Kind::BuildKit, Some(daemon)) => {
-                let mut command = buildctl(daemon, context);
-                command.args(["--output", &format!("type=oci,dest={}", archive.display())]);
+                let mut command = buildctl(daemon, context, &store.folder)?;
+                command.args(oci.iter().flat_map(|oci| ["--output", oci]));
+                command
+            }
+            (Kind::BuildKit, None) => return Err("buildkitd is not running".into()),
+        };
+        self.measured(command, store)
+    }
+
+    /// Builds the context with what other machines left in the registry, pushes the image there, and the cache of all steps.
+    pub(super) fn build_in_fleet(&self, store: &Store, context: &Path, fleet: &Registry) -> Result<Sample> {
+        let (image, cache) = (format!("{}/app", fleet.address), format!("{}/cache", fleet.address));
+        let command = match (&self.kind, &store.daemon) {
+            (Kind::Rbuild(binary), _) => {
+                let from = format!("type=registry,ref={cache}");
+                let to = format!("{from},mode=max");
+                let mut command = store.rbuild(binary, &["--progress", "plain", "--host-certs"]);
+                command.args(["--cache-from", &from, "--cache-to", &to, "--push", "-t", &image]).arg(context);
+                command
+            }
+            (Kind::Buildah, _) => {
+                let options = format!("--tls-verify=false --cache-from {cache} --cache-to {cache}");
+                let push = format!("$buildah push --quiet --tls-verify=false bench docker://{image}");
+                buildah(store, context, &options, &push)
+            }
+            (Kind::BuildKit, Some(daemon)) => {
+                let from = format!("type=registry,ref={cache},registry.insecure=true");
+                let output = format!("type=image,name={image},push=true,registry.insecure=true");
+                let mut command = buildctl(daemon, context, &store.folder)?;
+                command.args(["--import-cache", &from, "--export-cache", &format!("{from},mode=max")]);
+                command.args(["--output", &output]);
                 command
             }
             (Kind::BuildKit, None) => return Err("buildkitd is not running".into()),
@@ -104,7 +170,7 @@ impl Builder<'_> {
         let command = match (&self.kind, &store.daemon) {
             (Kind::Rbuild(binary), _) => store.rbuild(binary, &["pull", "--quiet", image]),
             (Kind::Buildah, _) => store.buildah(&["pull", "--quiet", image]),
-            (Kind::BuildKit, Some(daemon)) => buildctl(daemon, context),
+            (Kind::BuildKit, Some(daemon)) => buildctl(daemon, context, &store.folder)?,
             (Kind::BuildKit, None) => return Err("buildkitd is not running".into()),
         };
         self.measured(command, store)
@@ -129,7 +195,7 @@ impl Builder<'_> {
                 store.buildah(&["push", "--quiet", "--tls-verify=false", image, &to])
             }
             (Kind::BuildKit, Some(daemon)) => {
-                let mut command = buildctl(daemon, context);
+                let mut command = buildctl(daemon, context, &store.folder)?;
                 let output = format!("type=image,name={name},push=true,registry.insecure=true");
                 command.args(["--output", &output]);
                 command
@@ -141,7 +207,12 @@ impl Builder<'_> {
 
     fn measured(&self, mut command: Command, store: &Store) -> Result<Sample> {
         command.env("CONTAINERS_REGISTRIES_CONF", &self.place.conf);
-        measure(&mut command, store.daemon.as_ref().map(|daemon| daemon.process.id()))
+        let programs: &[&str] = match self.kind {
+            Kind::Rbuild(_) => &["rbuild"],
+            Kind::Buildah => &["buildah"],
+            Kind::BuildKit => &["buildkitd", "buildctl", "buildkit-runc", "runc"],
+        };
+        measure(&mut command, programs, store.daemon.as_ref().map(|daemon| daemon.process.id()))
     }
 
     fn start_buildkit(&self, folder: &Path) -> Result<Daemon> {
@@ -191,48 +262,40 @@ impl Store {
     }
 }
 
-fn rbuild(binary: &Path, store: &Store, context: &Path, archive: &Path) -> Command {
-    let mut command = Command::new(binary);
-    command.arg("--root").arg(store.folder.join("root")).args(["--progress", "plain", "--host-certs", "-o"]);
-    command.arg(format!("type=oci,dest={}", archive.display())).arg(context);
-    command
-}
-
-/// Two commands, as buildah's users type them: it builds into its store, and writes archives by a push.
-fn buildah(store: &Store, context: &Path, archive: &Path) -> Command {
+/// As buildah's users type them: it builds into its store, and a second command pushes from there, to archives as well.
+fn buildah(store: &Store, context: &Path, more: &str, push: &str) -> Command {
     let folder = store.folder.display();
     // A runtime needs rights that root of a container may lack, such as those to raise limits.
     let options = "--layers --jobs 8 --isolation chroot --network host --quiet --tag bench";
-    let certificates = "/etc/ssl/certs/ca-certificates.crt";
-    let volume = if Path::new(certificates).exists() {
-        format!("--volume {certificates}:{certificates}:ro")
+    let volume = if Path::new(CERTIFICATES).exists() {
+        format!("--volume {CERTIFICATES}:{CERTIFICATES}:ro")
     } else {
         String::new()
     };
     let script = format!(
         "set -e; buildah=\"buildah --root {folder}/root --runroot {folder}/run\"; \
-         $buildah bud {options} {volume} \"$1\"; rm -f \"$2\"; $buildah push --quiet bench \"oci-archive:$2\""
+         $buildah bud {options} {more} {volume} \"$1\"; {push}"
     );
     let mut command = tool("sh");
-    command.args(["-c", &script, "sh"]).arg(context).arg(archive);
+    command.args(["-c", &script, "sh"]).arg(context);
     command
 }
 
-fn buildctl(daemon: &Daemon, context: &Path) -> Command {
+/// A RUN that asks the npm registry gets the machine's certificates as a secret; `folder` is for the Dockerfile that says so.
+fn buildctl(daemon: &Daemon, context: &Path, folder: &Path) -> Result<Command> {
     let mut command = tool("buildctl");
-    let folder = context.display();
-    command.args([
-        "--addr",
-        &daemon.socket,
-        "build",
-        "--frontend",
-        "dockerfile.v0",
-        "--opt",
-        "force-network-mode=host",
-    ]);
-    command.args(["--allow", "network.host", "--local", &format!("context={folder}")]);
-    command.args(["--local", &format!("dockerfile={folder}")]);
-    command
+    command.args(["--addr", &daemon.socket, "build", "--frontend", "dockerfile.v0"]);
+    command.args(["--local", &format!("context={}", context.display())]);
+    let dockerfile = fs::read_to_string(context.join("Dockerfile"))?;
+    if dockerfile.contains("RUN npm install") && Path::new(CERTIFICATES).exists() {
+        let run = format!("RUN --mount=type=secret,id=certificates,target={CERTIFICATES} npm install");
+        fs::write(folder.join("Dockerfile"), dockerfile.replace("RUN npm install", &run))?;
+        command.args(["--local", &format!("dockerfile={}", folder.display())]);
+        command.args(["--secret", &format!("id=certificates,src={CERTIFICATES}")]);
+    } else {
+        command.args(["--local", &format!("dockerfile={}", context.display())]);
+    }
+    Ok(command)
 }
 
 impl Drop for Daemon {

@@ -1,4 +1,4 @@
-//! Wall time and peak memory of a command and everything it starts.
+//! Wall time, peak memory and disk traffic of a command and everything it starts.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -15,35 +15,73 @@ use crate::report::{seconds, size};
 const INTERVAL: Duration = Duration::from_millis(25);
 
 /// One measured run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Sample {
     pub(super) wall: Duration,
-    /// Bytes: the highest sum over all processes, shared pages divided among those that share them.
-    pub(super) peak: u64,
+    /// Peak memory of the builder's own programs. Bytes, shared pages divided among those that share them.
+    pub(super) own: u64,
+    /// Peak memory of all processes, those of RUN too.
+    pub(super) tree: u64,
+    pub(super) disk: Disk,
+}
+
+/// Bytes that came from disks, and that are to go there (proc(5), `/proc/PID/io`); what the page cache answers is not in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Disk {
+    pub(super) read: u64,
+    pub(super) written: u64,
+}
+
+impl Disk {
+    /// Of a process and all children that it has waited for; nothing where it may not be read.
+    fn of(process: &str) -> Disk {
+        let text = fs::read_to_string(format!("/proc/{process}/io")).unwrap_or_default();
+        let field = |name: &str| {
+            let value = text.lines().find_map(|line| line.strip_prefix(name));
+            value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+        };
+        Disk { read: field("read_bytes:"), written: field("write_bytes:") }
+    }
+
+    fn of_all(also: Option<u32>) -> Disk {
+        let (own, beside) =
+            (Disk::of("self"), also.map_or(Disk::default(), |process| Disk::of(&process.to_string())));
+        Disk { read: own.read + beside.read, written: own.written + beside.written }
+    }
+
+    fn since(self, before: Disk) -> Disk {
+        Disk {
+            read: self.read.saturating_sub(before.read),
+            written: self.written.saturating_sub(before.written),
+        }
+    }
 }
 
 impl fmt::Display for Sample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:>7} {:>9}", seconds(self.wall), size(self.peak))
+        let Disk { read, written } = self.disk;
+        let [own, tree, read, written] = [self.own, self.tree, read, written].map(size);
+        write!(f, "{:>7} {own:>9} {tree:>9} {read:>9} {written:>9}", seconds(self.wall))
     }
 }
 
 /// Runs a command to its end, silently; its last words are in the error if it fails. `also` is a process beside it
-/// whose tree does part of the work, such as a daemon.
-pub(super) fn measure(command: &mut Command, also: Option<u32>) -> Result<Sample> {
+/// whose tree does part of the work, such as a daemon; `programs` are the file names of the builder's own.
+pub(super) fn measure(command: &mut Command, programs: &[&str], also: Option<u32>) -> Result<Sample> {
     let name = command.get_program().to_string_lossy().into_owned();
     let log = tempfile_for_output()?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.1);
+    let before = Disk::of_all(also);
     let started = Instant::now();
     let mut child = command.spawn().map_err(|error| format!("could not run `{name}`: {error}"))?;
     let done = AtomicBool::new(false);
     let roots: Vec<u32> = std::iter::once(child.id()).chain(also).collect();
-    let (status, wall, peak) = thread::scope(|scope| {
-        let watcher = scope.spawn(|| watch(&roots, &done));
+    let (status, wall, (own, tree)) = thread::scope(|scope| {
+        let watcher = scope.spawn(|| watch(&roots, programs, &done));
         let status = child.wait();
         let wall = started.elapsed();
         done.store(true, Ordering::Relaxed);
-        (status, wall, watcher.join().unwrap_or(0))
+        (status, wall, watcher.join().unwrap_or_default())
     });
     let status = status?;
     let said = fs::read_to_string(&log.0).unwrap_or_default();
@@ -53,7 +91,7 @@ pub(super) fn measure(command: &mut Command, also: Option<u32>) -> Result<Sample
         let end = lines[lines.len().saturating_sub(15)..].join("\n  ");
         return Err(format!("`{name}` ended with {status}:\n  {end}").into());
     }
-    Ok(Sample { wall, peak })
+    Ok(Sample { wall, own, tree, disk: Disk::of_all(also).since(before) })
 }
 
 /// A file for a command's messages: a pipe that nobody empties would stop it.
@@ -67,16 +105,28 @@ fn tempfile_for_output() -> Result<(std::path::PathBuf, fs::File)> {
     Ok((path, file))
 }
 
-/// The peak until `done`. A process once seen stays in the tree, also when its parent has gone.
-fn watch(roots: &[u32], done: &AtomicBool) -> u64 {
+/// The peaks until `done`, of `programs` and of all. A process once seen stays in the tree, also when its parent has gone.
+fn watch(roots: &[u32], programs: &[&str], done: &AtomicBool) -> (u64, u64) {
     let mut tree: HashSet<u32> = roots.iter().copied().collect();
-    let mut peak = 0;
+    let mut peaks = (0, 0);
     while !done.load(Ordering::Relaxed) {
         add_children(&mut tree);
-        peak = peak.max(tree.iter().filter_map(|&process| memory(process)).sum());
+        let (mut own, mut all) = (0, 0);
+        for &process in &tree {
+            let memory = memory(process).unwrap_or(0);
+            all += memory;
+            own += if runs(process, programs) { memory } else { 0 };
+        }
+        peaks = (own.max(peaks.0), all.max(peaks.1));
         thread::sleep(INTERVAL);
     }
-    peak
+    peaks
+}
+
+/// Does it run one of these programs?
+fn runs(process: u32, programs: &[&str]) -> bool {
+    let Ok(executable) = fs::read_link(format!("/proc/{process}/exe")) else { return false };
+    executable.file_name().is_some_and(|name| programs.iter().any(|program| name == *program))
 }
 
 /// Adds every process whose parent is in the tree, and theirs.
@@ -124,15 +174,15 @@ mod tests {
             "-c",
             "head -c 50000000 /dev/zero | tr '\\0' 'x' | sort | (sleep 0.5; cat) > /dev/null; true",
         ]);
-        let sample = measure(&mut command, None).unwrap();
-        assert!(sample.peak > 40_000_000, "{sample}");
+        let sample = measure(&mut command, &["sort"], None).unwrap();
+        assert!(sample.tree >= sample.own && sample.own > 40_000_000, "{sample}");
         assert!(sample.wall > Duration::from_millis(500), "{sample}");
     }
 
     #[test]
     fn a_failure_shows_the_last_words() {
         let error =
-            measure(Command::new("sh").args(["-c", "echo last words >&2; exit 3"]), None).unwrap_err();
+            measure(Command::new("sh").args(["-c", "echo last words >&2; exit 3"]), &[], None).unwrap_err();
         assert!(error.to_string().contains("last words"), "{error}");
     }
 }

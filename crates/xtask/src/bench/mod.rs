@@ -19,7 +19,7 @@ use crate::user::remove_tree;
 use crate::workspace::Workspace;
 use crate::{bases, install};
 
-use builder::Builder;
+use builder::{Builder, Output};
 use measure::Sample;
 use table::Table;
 use workload::Workload;
@@ -30,13 +30,14 @@ struct Options {
     only: Option<Vec<String>>,
     with: Option<Vec<String>>,
     runs: usize,
+    output: Output,
     /// Where to draw the medians.
     plot: Option<PathBuf>,
 }
 
 impl Options {
     fn parse(arguments: &[String]) -> Result<Options> {
-        let mut options = Options { only: None, with: None, runs: 3, plot: None };
+        let mut options = Options { only: None, with: None, runs: 3, output: Output::Archive, plot: None };
         let mut arguments = arguments.iter();
         while let Some(option) = arguments.next() {
             let value = arguments.next().ok_or_else(|| format!("`{option}` wants a value"))?;
@@ -44,6 +45,7 @@ impl Options {
             match option.as_str() {
                 "--only" => options.only = list(),
                 "--with" => options.with = list(),
+                "--output" => options.output = Output::parse(value)?,
                 "--plot" => options.plot = Some(value.into()),
                 "--runs" => {
                     options.runs = value.parse().map_err(|_| format!("`{value}` is no number of runs"))?
@@ -94,7 +96,7 @@ fn compare(
         heading(&format!("{}: {}", workload.name, workload.about));
         for round in 0..options.runs {
             for builder in &builders {
-                for (state, sample) in one_round(builder, workload, context, round)? {
+                for (state, sample) in one_round(builder, workload, context, (round, options.output))? {
                     println!("round {} {:<10} {state:<5} {sample}", round + 1, builder.name);
                     table.add(workload.name, state, builder.name, sample);
                 }
@@ -109,12 +111,13 @@ fn compare(
     Ok(())
 }
 
-/// A build with an empty store, the same again, and once more with a line changed; or a transfer and its way back.
+/// A build with an empty store, the same again, and once more with a line changed; a transfer and its way back; or a build
+/// that pushes the image with its cache, and the same on another machine.
 fn one_round(
     builder: &Builder<'_>,
     workload: &Workload,
     context: &Path,
-    round: usize,
+    (round, output): (usize, Output),
 ) -> Result<Vec<(&'static str, Sample)>> {
     let store = builder.new_store(workload.name, round)?;
     if workload.is_transfer() {
@@ -124,10 +127,16 @@ fn one_round(
         let pushed = builder.push(&store, workload::TRANSFERRED, context, &target)?;
         return Ok(vec![("pull", pulled), ("push", pushed)]);
     }
-    let mut samples =
-        vec![("cold", builder.build(&store, context)?), ("warm", builder.build(&store, context)?)];
+    if output == Output::Registry {
+        let fleet = Registry::start(&store.target())?;
+        let first = builder.build_in_fleet(&store, context, &fleet)?;
+        let elsewhere = builder.new_store(&format!("{}-elsewhere", workload.name), round)?;
+        return Ok(vec![("cold", first), ("fleet", builder.build_in_fleet(&elsewhere, context, &fleet)?)]);
+    }
+    let build = || builder.build(&store, context, output);
+    let mut samples = vec![("cold", build()?), ("warm", build()?)];
     if workload.edit(context, round + 1)? {
-        samples.push(("edit", builder.build(&store, context)?));
+        samples.push(("edit", build()?));
     }
     Ok(samples)
 }
@@ -143,7 +152,8 @@ mod tests {
         let options = parse("--only W1,W2 --runs 5").unwrap();
         assert_eq!(options.only, Some(vec!["W1".into(), "W2".into()]));
         assert_eq!((options.runs, options.with), (5, None));
-        for wrong in ["--runs", "--runs none", "--runs 0", "--quick yes"] {
+        assert_eq!(parse("--output store").unwrap().output, Output::Store);
+        for wrong in ["--runs", "--runs none", "--runs 0", "--quick yes", "--output x"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -79,7 +79,7 @@ mod tests {
         let mut table = Table::new(vec!["rbuild", "other"]);
         for (builder, milliseconds) in [("rbuild", 100), ("other", 10_000)] {
             let wall = Duration::from_millis(milliseconds);
-            table.add("W2", "cold", builder, Sample { wall, peak: 0 });
+            table.add("W2", "cold", builder, Sample { wall, ..Sample::default() });
         }
         let svg = svg(&table);
         // 10 ms is the left end, 10 s the right: three decades, of which ours is one.

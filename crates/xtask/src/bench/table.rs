@@ -38,7 +38,7 @@ impl Table {
     }
 }
 
-/// The median time and the highest peak.
+/// The median time, the highest peaks, and the disk traffic of the run in the middle.
 fn summary(samples: &[Sample]) -> Option<Sample> {
     let mut sorted = samples.to_vec();
     sorted.sort();
@@ -48,7 +48,13 @@ fn summary(samples: &[Sample]) -> Option<Sample> {
     } else {
         (sorted[sorted.len() / 2 - 1].wall + middle.wall) / 2
     };
-    Some(Sample { wall, peak: sorted.iter().map(|sample| sample.peak).max()? })
+    let peak = |of: fn(&Sample) -> u64| sorted.iter().map(of).max();
+    Some(Sample {
+        wall,
+        own: peak(|sample| sample.own)?,
+        tree: peak(|sample| sample.tree)?,
+        disk: middle.disk,
+    })
 }
 
 impl fmt::Display for Table {
@@ -63,7 +69,7 @@ impl fmt::Display for Table {
             let mut cells = vec![work];
             cells.extend(medians.iter().map(|median| {
                 median
-                    .map_or("–".into(), |sample| format!("{}, {}", seconds(sample.wall), size(sample.peak)))
+                    .map_or("–".into(), |sample| format!("{}, {}", seconds(sample.wall), size(sample.own)))
             }));
             cells.extend(medians.iter().skip(1).map(|theirs| match (medians[0], theirs) {
                 (Some(ours), Some(theirs)) => {
@@ -73,6 +79,25 @@ impl fmt::Display for Table {
             }));
             writeln!(f, "| {} |", cells.join(" | "))?;
         }
+        self.fmt_resources(f)
+    }
+}
+
+impl Table {
+    /// What the first table has no room for.
+    fn fmt_resources(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nMemory with what RUN starts; bytes read from disk and written to it:\n")?;
+        writeln!(f, "| work | {} |", self.builders.join(" | "))?;
+        writeln!(f, "| --- |{}", " ---: |".repeat(self.builders.len()))?;
+        for (work, medians) in self.medians() {
+            let cells = medians.iter().map(|median| {
+                let of = |sample: &Sample| {
+                    [sample.tree, sample.disk.read, sample.disk.written].map(size).join(", ")
+                };
+                median.as_ref().map_or("–".into(), of)
+            });
+            writeln!(f, "| {work} | {} |", cells.collect::<Vec<String>>().join(" | "))?;
+        }
         Ok(())
     }
 }
@@ -81,6 +106,7 @@ impl fmt::Display for Table {
 mod tests {
     use std::time::Duration;
 
+    use super::super::measure::Disk;
     use super::*;
 
     #[test]
@@ -88,17 +114,14 @@ mod tests {
         let mut table = Table::new(vec!["rbuild", "other"]);
         for (builder, times) in [("rbuild", [1, 9, 2]), ("other", [8, 4, 5])] {
             for time in times {
-                table.add(
-                    "W2",
-                    "cold",
-                    builder,
-                    Sample { wall: Duration::from_secs(time), peak: time * 1_000_000 },
-                );
+                let (wall, own) = (Duration::from_secs(time), time * 1_000_000);
+                let disk = Disk { read: time, written: 0 };
+                table.add("W2", "cold", builder, Sample { wall, own, tree: 2 * own, disk });
             }
         }
-        assert_eq!(
-            table.to_string().lines().last(),
-            Some("| W2 cold | 2.0 s, 9.0 MB | 5.0 s, 8.0 MB | 2.50 |")
-        );
+        let text = table.to_string();
+        let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| W2")).collect();
+        assert_eq!(rows[0], "| W2 cold | 2.0 s, 9.0 MB | 5.0 s, 8.0 MB | 2.50 |");
+        assert_eq!(rows[1], "| W2 cold | 18.0 MB, 2 B, 0 B | 16.0 MB, 5 B, 0 B |");
     }
 }

@@ -30,7 +30,7 @@ enum Make {
     Transfer,
 }
 
-static WORKLOADS: [Workload; 7] = [
+static WORKLOADS: [Workload; 8] = [
     Workload {
         name: "W1",
         about: "the Node and nginx example",
@@ -41,7 +41,12 @@ static WORKLOADS: [Workload; 7] = [
     Workload {
         name: "W4s",
         about: "8 stages side by side, each sleeps 3 s",
-        make: Make::Context(many_stages),
+        make: Make::Context(sleeping_stages),
+    },
+    Workload {
+        name: "W4c",
+        about: "8 stages side by side, each computes for some 3 s",
+        make: Make::Context(computing_stages),
     },
     Workload { name: "W7", about: "one file of 500 MB", make: Make::Context(one_large_file) },
     Workload { name: "W8", about: "one RUN on a base of 4 layers and 71,000 files", make: Make::LargeBase },
@@ -143,10 +148,18 @@ fn many_steps(context: &Path) -> Result<()> {
     Ok(fs::write(context.join("Dockerfile"), format!("FROM busybox\n{steps}"))?)
 }
 
-fn many_stages(context: &Path) -> Result<()> {
+fn sleeping_stages(context: &Path) -> Result<()> {
+    many_stages(context, "sleep 3")
+}
+
+fn computing_stages(context: &Path) -> Result<()> {
+    many_stages(context, "i=0; while [ $i -lt 3000000 ]; do i=$((i+1)); done")
+}
+
+fn many_stages(context: &Path, work: &str) -> Result<()> {
     let mut dockerfile = String::new();
     for stage in 1..=8 {
-        dockerfile += &format!("FROM busybox AS s{stage}\nRUN sleep 3 && echo {stage} > /f{stage}\n");
+        dockerfile += &format!("FROM busybox AS s{stage}\nRUN {work}; echo {stage} > /f{stage}\n");
     }
     dockerfile += "FROM busybox\n";
     for stage in 1..=8 {
@@ -332,7 +345,7 @@ mod tests {
 
     #[test]
     fn workloads_are_found_by_name() {
-        assert_eq!(chosen(None).unwrap().len(), 7);
+        assert_eq!(chosen(None).unwrap().len(), 8);
         assert_eq!(chosen(Some(&["w4S".into()])).unwrap()[0].name, "W4s");
         assert!(chosen(Some(&["W99".into()])).is_err());
     }
