@@ -24,6 +24,7 @@ mod registry;
 mod reproducible;
 mod resources;
 mod run;
+mod secrets;
 mod shared_cache;
 mod shell;
 mod transports;

@@ -28,6 +28,7 @@ pub(crate) const TESTS: &[Need] = &[
     Need("git", "git"),
     Need("podman", "podman"),
     Need("runc", "runc"),
+    Need("ssh-agent", "openssh-client"),
     Need("script", "bsdutils"),
     Need("setcap", "libcap2-bin"),
     Need("setfattr", "attr"),
