@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::instruction::{Parsing, parse_instruction};
 use crate::lex::{Comment, Statement, read_directives, read_statements, split_keyword};
-use crate::{Command, Diagnostic, Directives, Escape, From, Instruction, Keyword, LineIndex, Span};
+use crate::{Command, Diagnostic, Directives, Escape, From, Instruction, Keyword, LineIndex, Span, Word};
 
 /// How to read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -105,6 +105,16 @@ impl Dockerfile {
     pub fn stage_named(&self, name: &str) -> Option<&Stage> {
         let name = name.to_lowercase();
         self.stages.iter().rev().find(|stage| stage.name() == Some(&name))
+    }
+
+    /// Gives every ARG of this name before the first FROM another default, or none.
+    pub fn set_global_default(&mut self, name: &str, value: Option<&str>) {
+        for instruction in &mut self.global_args {
+            let Command::Arg(args) = &mut instruction.command else { continue };
+            for arg in args.iter_mut().filter(|arg| arg.name.text == name) {
+                arg.default = value.map(|value| Word::new(value, arg.span));
+            }
+        }
     }
 
     /// The typed instructions with their spans (byte offsets) as JSON.

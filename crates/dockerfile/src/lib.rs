@@ -22,6 +22,7 @@ mod check;
 mod diagnose;
 mod diagnostic;
 mod dockerfile;
+mod epoch;
 mod expand;
 mod format;
 mod graph;
@@ -44,6 +45,7 @@ pub use check::{
 pub use diagnose::diagnose;
 pub use diagnostic::{Diagnostic, Severity};
 pub use dockerfile::{Dockerfile, ParseOptions, Stage, parse_onbuild};
+pub use epoch::{DateSource, DateSourceError, SOURCE_DATE_EPOCH, date_source};
 pub use expand::{ExpandError, Expansion, Lookup, Mode, Undefined, expand, expand_key_value, expand_words};
 pub use graph::{
     BuildPlatform, Dependency, GraphArguments, Plan, PlannedStage, Source, StageGraph, StageId, StageNode,

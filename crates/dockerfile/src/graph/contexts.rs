@@ -4,20 +4,20 @@ use super::GraphArguments;
 
 /// The keys of the named contexts: `NAME`, or `NAME::PLATFORM` for one platform only.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Contexts {
+pub(crate) struct Contexts {
     keys: Vec<String>,
     /// The target's platform.
     platform: String,
 }
 
 impl Contexts {
-    pub(super) fn of(arguments: &GraphArguments) -> Contexts {
+    pub(crate) fn of(arguments: &GraphArguments) -> Contexts {
         let platform = arguments.platform_args.get("TARGETPLATFORM").cloned().unwrap_or_default();
         Contexts { keys: arguments.contexts.clone(), platform }
     }
 
     /// The context that stands for an image of this name, written in short or in full.
-    pub(super) fn for_image(&self, name: &str, platform: Option<&str>) -> Option<String> {
+    pub(crate) fn for_image(&self, name: &str, platform: Option<&str>) -> Option<String> {
         if name == "scratch" || name == "context" {
             return None;
         }

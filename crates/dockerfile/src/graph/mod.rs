@@ -11,6 +11,7 @@ use serde::Serialize;
 
 pub use arguments::{BuildPlatform, GraphArguments};
 pub(crate) use build::global_args;
+pub(crate) use contexts::Contexts;
 pub use count::StepCounter;
 
 use crate::{Diagnostic, Span};
