@@ -35,5 +35,5 @@ pub use decompress::{Encoding, decompress, decompress_sniffed};
 pub use error::LayerError;
 pub use export::{ExportOptions, FlatOptions, export_tree, write_flat, write_flat_folders};
 pub use settle::settle_layer;
-pub use unpack::{UnpackOptions, is_archive, unpack_archive};
+pub use unpack::{UnpackOptions, is_archive, newest_file, unpack_archive};
 pub use write::{LayerSummary, WriteOptions, digest_layer, write_layer};

@@ -31,8 +31,28 @@ pub fn is_archive(reader: impl Read + Send) -> bool {
         .is_ok_and(|(_, plain)| matches!(TarReader::new(plain).next_entry(), Ok(Some(_))))
 }
 
+/// The time of the newest file in a tar archive, plain or compressed; `None` where it holds no file. Folders and links are
+/// dated by whoever packs them, and tell nothing.
+///
+/// # Errors
+/// An archive that is damaged.
+pub fn newest_file(reader: impl Read + Send) -> Result<Option<Timestamp>, LayerError> {
+    let (_, plain) = decompress_sniffed(reader).map_err(LayerError::Read)?;
+    let mut tar = TarReader::new(BufReader::with_capacity(BUFFER, plain));
+    let mut newest = None;
+    while let Some(entry) = tar.next_entry()? {
+        newest = newest.max(time_of_file(&entry));
+    }
+    Ok(newest)
+}
+
+fn time_of_file(entry: &Entry) -> Option<Timestamp> {
+    matches!(entry.kind, EntryKind::File | EntryKind::HardLink(_)).then_some(entry.mtime)
+}
+
 /// Unpacks a tar archive, plain or compressed, into a directory that is made if it is missing. Entries stay
 /// inside that directory whatever their names, links and the links already there say; `.wh.` names mean nothing.
+/// The answer is what [`newest_file`] would say.
 ///
 /// # Errors
 /// An archive that is damaged, entries that cannot be made.
@@ -41,7 +61,7 @@ pub fn unpack_archive(
     to: &Root,
     destination: &RootfsPath,
     options: &UnpackOptions,
-) -> Result<(), LayerError> {
+) -> Result<Option<Timestamp>, LayerError> {
     let (uid, gid) = options.chown.unwrap_or((0, 0));
     let new_dir = NewDir { mode: 0o755, uid, gid, mtime: options.created };
     let made = to.create_dir_all(destination, &new_dir)?;
@@ -49,7 +69,9 @@ pub fn unpack_archive(
     let (_, plain) = decompress_sniffed(reader).map_err(LayerError::Read)?;
     let mut tar = TarReader::new(BufReader::with_capacity(BUFFER, plain));
     let mut unpacker = Unpacker::new(&inside, Target::Tree(*options));
+    let mut newest = None;
     while let Some(entry) = tar.next_entry()? {
+        newest = newest.max(time_of_file(&entry));
         let path = RootfsPath::new(as_os(&entry.path));
         // What an archive says of its own root is not said of the destination.
         if path.is_root() && entry.kind == EntryKind::Directory {
@@ -61,7 +83,7 @@ pub fn unpack_archive(
     if let Some(created) = options.created {
         made.iter().try_for_each(|path| to.set_mtime(path, created))?;
     }
-    Ok(())
+    Ok(newest)
 }
 
 /// What entries are made into.

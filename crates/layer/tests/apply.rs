@@ -4,8 +4,8 @@ mod common;
 
 use common::{Place, RawTar, applied, apply, assert_tree, exists, written};
 use proptest::prelude::*;
-use rbuild_fs::{FileKind, RootfsPath};
-use rbuild_layer::{UnpackOptions, is_archive, settle_layer, unpack_archive};
+use rbuild_fs::{FileKind, RootfsPath, Timestamp};
+use rbuild_layer::{UnpackOptions, is_archive, newest_file, settle_layer, unpack_archive};
 
 #[test]
 fn names_never_lead_outside() {
@@ -371,6 +371,45 @@ fn archives_are_unpacked_over_what_is_there_and_stay_in_their_folder() {
         assert_eq!((meta.uid, meta.gid), (7, 8), "{path}");
     }
     assert_eq!(place.root.read_dir(&"/etc".into()).unwrap().len(), 0);
+}
+
+#[test]
+fn the_newest_file_dates_an_archive() {
+    let at = |time: u64, kind, name: &str| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mtime(time);
+        header.set_mode(0o755);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_size(0);
+        header.set_path(name).unwrap();
+        if matches!(kind, tar::EntryType::Link | tar::EntryType::Symlink) {
+            header.set_link_name("a").unwrap();
+        }
+        header.set_cksum();
+        header.as_bytes().to_vec()
+    };
+    let (file, folder) = (tar::EntryType::Regular, tar::EntryType::Directory);
+    let files =
+        [at(9, folder, "d"), at(5, file, "a"), at(3, file, "d/b"), at(8, tar::EntryType::Symlink, "l")];
+    let hard = [files.concat(), at(6, tar::EntryType::Link, "h")].concat();
+    for (entries, expected) in [
+        (files.concat(), Some(5)),
+        (hard, Some(6)),
+        ([at(7, file, "x"), at(2, file, "x")].concat(), Some(7)),
+        (at(9, folder, "d"), None),
+        (Vec::new(), None),
+    ] {
+        let archive = [entries, vec![0; 1024]].concat();
+        let expected = expected.map(Timestamp::from_seconds);
+        assert_eq!(newest_file(&archive[..]).unwrap(), expected);
+        let packed = zstd::encode_all(&archive[..], 1).unwrap();
+        let place = Place::new();
+        let options = UnpackOptions::default();
+        assert_eq!(unpack_archive(&packed[..], &place.root, &"/".into(), &options).unwrap(), expected);
+    }
+    assert!(newest_file(&b"no archive at all, and longer than nothing"[..]).is_err());
 }
 
 #[test]
