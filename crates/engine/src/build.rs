@@ -35,7 +35,7 @@ use crate::steps::{Done, Step};
 pub(crate) struct Shared<'a> {
     /// Results of other machines, and ours for them.
     pub(crate) cache: SharedCache<'a>,
-    steps: Steps,
+    pub(crate) steps: Steps,
     done: Done,
     /// Folders that were opened, by path.
     folders: Mutex<BTreeMap<String, Files>>,
@@ -239,9 +239,12 @@ impl<'a> Builder<'a> {
                 Ok(StageState::of_image(&image))
             }
             Source::Context(name) => match self.request.named_contexts.get(name) {
-                Some(NamedContext::Directory { .. } | NamedContext::Git { .. } | NamedContext::Url(_)) => {
-                    Ok((self.of_files(index, name)?, Vec::new()))
-                }
+                Some(
+                    NamedContext::Directory { .. }
+                    | NamedContext::Git { .. }
+                    | NamedContext::Url(_)
+                    | NamedContext::Unpacked(_),
+                ) => Ok((self.of_files(index, name)?, Vec::new())),
                 Some(context) => match self.images.of_context(context)? {
                     Some(image) => Ok(StageState::of_image(&image)),
                     None => Ok((StageState::scratch(&platform), Vec::new())),
@@ -424,7 +427,7 @@ impl<'a> Builder<'a> {
             Context::Directory(path) => {
                 self.folder(path, self.request.ignore.as_ref().map(|(text, _)| text.as_str()), "")
             }
-            Context::Unpacked(path) => self.fetched("", || unpacked_files(path)),
+            Context::Unpacked(context) => self.fetched("", || unpacked_files(&context.folder)),
             Context::Empty => Ok(Files::Rootfs(Rootfs::Empty)),
         }
     }

@@ -12,8 +12,10 @@ use rbuild_fs::{Root, RootfsPath};
 use rbuild_layer::{Encoding, UnpackOptions, unpack_archive};
 
 use crate::error::{Explain, Failure, FailureKind, Result};
+use crate::event::{EventSink, Steps};
 use crate::files::{Files, FolderContext};
-use crate::remote::{Fetcher, name_of};
+use crate::remote::{Fetcher, name_of, step_of_git, step_of_url, time_of};
+use crate::request::NamedContext;
 
 /// Length of a tar block: the first one decides what a stream is.
 const BLOCK: usize = 512;
@@ -22,11 +24,21 @@ pub const LONE_FILE: &str = "context";
 /// Nobody writes a larger Dockerfile; what is larger is something else.
 const LARGEST_DOCKERFILE: u64 = 16 << 20;
 
+/// Files that were fetched or unpacked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnpackedContext {
+    /// Where they are; the folder goes with the store's session.
+    pub folder: PathBuf,
+    /// When they are from, in seconds since 1970: the time of the commit; the server's, else that of the newest file in the
+    /// archive. `None` where nothing tells.
+    pub time: Option<i64>,
+}
+
 /// What came of fetching a build context.
 #[derive(Debug)]
 pub enum FetchedContext {
-    /// Files, in a folder that goes with the store's session.
-    Folder(PathBuf),
+    /// Files.
+    Folder(UnpackedContext),
     /// A Dockerfile alone.
     Dockerfile(String),
 }
@@ -58,22 +70,50 @@ impl Fetcher<'_> {
     ///
     /// # Errors
     /// The network's; archives that are damaged.
-    pub fn url(&self, url: &str) -> Result<(PathBuf, bool)> {
+    pub fn url(&self, url: &str) -> Result<(UnpackedContext, bool)> {
         let (file, blob) = self.fetch(url)?;
         let fault = || "could not read the store".to_owned();
         let open = || blob.open().explain(FailureKind::Environment, fault);
         let mut head = Vec::with_capacity(BLOCK);
         open()?.take(BLOCK as u64).read_to_end(&mut head).explain(FailureKind::Environment, fault)?;
+        let time = file.modified;
         match is_archive(&head) {
-            true => Ok((self.unpack(open()?, &format!("`{url}`"))?, true)),
-            false => Ok((self.folder_with(&file, &blob, LONE_FILE)?, false)),
+            true => {
+                let unpacked = self.unpack(open()?, &format!("`{url}`"))?;
+                Ok((UnpackedContext { time: time.or(unpacked.time), ..unpacked }, true))
+            }
+            false => {
+                Ok((UnpackedContext { folder: self.folder_with(&file, &blob, LONE_FILE)?, time }, false))
+            }
+        }
+    }
+
+    /// What a named context is fetched from, where it is elsewhere: an archive's files or the file alone (under
+    /// `--strict-docker` always the latter), a checkout.
+    pub(crate) fn named(
+        &self,
+        context: &NamedContext,
+        strict: bool,
+        events: &dyn EventSink,
+        steps: &Steps,
+    ) -> Result<Option<UnpackedContext>> {
+        match context {
+            NamedContext::Git { reference, keep } => steps
+                .carry_out(events, &step_of_git(reference), || self.clone_git(reference, *keep, None))
+                .map(Some),
+            NamedContext::Url(url) => steps.carry_out(events, &step_of_url(url), || match strict {
+                true => self.lone_file(url).map(Some),
+                false => self.url(url).map(|(context, _)| Some(context)),
+            }),
+            _ => Ok(None),
         }
     }
 
     /// Fetches a file into a folder where it lies alone, as `context`.
-    pub(crate) fn lone_file(&self, url: &str) -> Result<PathBuf> {
+    fn lone_file(&self, url: &str) -> Result<UnpackedContext> {
         let (file, blob) = self.fetch(url)?;
-        self.folder_with(&file, &blob, LONE_FILE)
+        let folder = self.folder_with(&file, &blob, LONE_FILE)?;
+        Ok(UnpackedContext { folder, time: time_of(&file, &blob)? })
     }
 
     /// Fetches a text from a URL, such as the Dockerfile that `-f` names; and the last part of its path, as its name.
@@ -93,19 +133,19 @@ impl Fetcher<'_> {
     ///
     /// # Errors
     /// What git says; a folder that is not in the repository.
-    pub fn git(&self, reference: &GitReference, keep: Option<bool>) -> Result<PathBuf> {
+    pub fn git(&self, reference: &GitReference, keep: Option<bool>) -> Result<UnpackedContext> {
         self.clone_git(reference, keep, None)
     }
 
     /// Unpacks an archive into a new folder. Its owners do not matter: in a context everything is root's.
-    fn unpack(&self, archive: impl Read + Send, name: &str) -> Result<PathBuf> {
+    fn unpack(&self, archive: impl Read + Send, name: &str) -> Result<UnpackedContext> {
         let folder = self.made_folder()?;
         let fault = || "could not use the store".to_owned();
         let root = Root::open(&folder).explain(FailureKind::Environment, fault)?;
         let options = UnpackOptions { chown: Some((0, 0)), created: None };
-        unpack_archive(archive, &root, &RootfsPath::root(), &options)
+        let newest = unpack_archive(archive, &root, &RootfsPath::root(), &options)
             .explain(FailureKind::Build, || format!("could not unpack the archive from {name}"))?;
-        Ok(folder)
+        Ok(UnpackedContext { folder, time: newest.map(|time| time.seconds) })
     }
 }
 

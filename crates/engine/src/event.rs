@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 pub use rbuild_executor::Stream;
 
+use crate::error::Result;
+
 /// The number of a step within one build, in the order in which steps were announced; BuildKit's `#7`.
 pub type StepNumber = usize;
 
@@ -75,5 +77,21 @@ impl Steps {
         let step = self.0.fetch_add(1, Ordering::Relaxed) + 1;
         events.event(Event::Started { step, name });
         step
+    }
+
+    /// Carries out work as a step of its own.
+    pub(crate) fn carry_out<T>(
+        &self,
+        events: &dyn EventSink,
+        name: &str,
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let (step, started) = (self.announce(events, name), Instant::now());
+        let result = work();
+        match &result {
+            Ok(_) => events.event(Event::Done { step, took: started.elapsed() }),
+            Err(error) => events.event(Event::Failed { step, message: &error.to_string() }),
+        }
+        result
     }
 }

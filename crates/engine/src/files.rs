@@ -9,6 +9,7 @@ use rbuild_image::Digest;
 use rbuild_store::{FileFacts, MemoLinks, Resource};
 
 use crate::build::{Builder, StageRun};
+use crate::contexts::unpacked_files;
 use crate::error::{Explain, Failure, FailureKind, Result};
 use crate::request::NamedContext;
 use crate::state::Rootfs;
@@ -59,10 +60,10 @@ impl Builder<'_> {
     pub(crate) fn context_files(&self, name: &str) -> Result<Files> {
         match self.request.named_contexts.get(name) {
             Some(NamedContext::Directory { path, ignore }) => self.folder(path, ignore.as_deref(), name),
-            Some(NamedContext::Git { reference, keep }) => {
-                self.fetched(name, || self.fetch_git(reference, *keep, None))
+            Some(context @ (NamedContext::Git { .. } | NamedContext::Url(_))) => {
+                self.fetched(name, || self.fetch_context(context))
             }
-            Some(NamedContext::Url(url)) => self.fetched(name, || self.fetch_context(url)),
+            Some(NamedContext::Unpacked(folder)) => self.fetched(name, || unpacked_files(folder)),
             Some(other) => {
                 let image = self.images.of_context(other)?;
                 Ok(Files::Rootfs(image.map_or(Rootfs::Empty, |image| image.rootfs())))

@@ -9,6 +9,7 @@ mod cancel;
 mod checks;
 mod contexts;
 mod enter;
+mod epoch;
 mod error;
 mod event;
 mod explain;
@@ -42,7 +43,7 @@ use rbuild_store::Store;
 
 use crate::shared_cache::SharedCache;
 
-pub use contexts::{FetchedContext, LONE_FILE, read_in_context};
+pub use contexts::{FetchedContext, LONE_FILE, UnpackedContext, read_in_context};
 pub use enter::{Terminal, enter_kept, enter_step};
 pub use error::{BuildError, Failure, FailureKind, Result};
 pub use event::{Event, EventSink, Phase, Silent, StepNumber, Stream};
@@ -102,19 +103,18 @@ fn attempt<'a>(
     events: &'a dyn EventSink,
     shared: &build::Shared<'a>,
 ) -> Result<BuiltImage> {
-    let dockerfile = read(request)?;
-    let request = &dated(request, &dockerfile)?;
+    let (request, dockerfile) = &epoch::settle(request, read(request)?, tools, events, &shared.steps)?;
     platforms::refuse_lists(request)?;
-    let variants = platforms::variants(&dockerfile, request)?;
-    let builders = build::Builder::for_each(&variants, &dockerfile, tools, events, shared);
+    let variants = platforms::variants(dockerfile, request)?;
+    let builders = build::Builder::for_each(&variants, dockerfile, tools, events, shared);
     // Platforms differ little in what there is to say: it is said of the first.
     let first = &builders[0];
-    let warnings = checks::unused_build_args(&dockerfile, &variants[0].plan, first.request, &first.images);
-    let wishes = if request.strict_docker { Vec::new() } else { checks::cache_wishes(&dockerfile) };
-    for text in warnings.iter().chain(&wishes).chain(&checks::foreign_syntax(&dockerfile)) {
+    let warnings = checks::unused_build_args(dockerfile, &variants[0].plan, first.request, &first.images);
+    let wishes = if request.strict_docker { Vec::new() } else { checks::cache_wishes(dockerfile) };
+    for text in warnings.iter().chain(&wishes).chain(&checks::foreign_syntax(dockerfile)) {
         events.event(Event::Warning { text });
     }
-    let findings = checks::before_build(&dockerfile, &variants[0].plan, first.request, &first.images)?;
+    let findings = checks::before_build(dockerfile, &variants[0].plan, first.request, &first.images)?;
     let images = builders
         .iter()
         .map(|builder| {
@@ -137,6 +137,7 @@ fn attempt<'a>(
 /// Faults of the Dockerfile. A base image that cannot be asked leaves out what depends on it.
 pub fn check(request: &BuildRequest, tools: Tools<'_>, more: &[String]) -> Result<Vec<Finding>> {
     let dockerfile = read(request)?;
+    epoch::source(request, &dockerfile)?;
     let steps = event::Steps::default();
     let images = images::Images::new(request, tools, &Silent, &steps);
     let inspection = checks::run(&dockerfile, request, &images, more)?;
@@ -160,29 +161,6 @@ pub fn read(request: &BuildRequest) -> Result<Dockerfile> {
     Dockerfile::parse_with(&request.dockerfile, options).map_err(|_| {
         BuildError::Dockerfile(diagnose(&request.dockerfile, options, &graph_arguments(request)))
     })
-}
-
-/// The request with the time that an `ARG SOURCE_DATE_EPOCH=…` before the first FROM gives where nobody else does. That
-/// of a `context` which is a folder is none, as in the reference.
-fn dated(request: &BuildRequest, dockerfile: &Dockerfile) -> Result<BuildRequest> {
-    let mut request = request.clone();
-    let graph = StageGraph::of(dockerfile, &graph_arguments(&request)).map_err(BuildError::Dockerfile)?;
-    let given = graph.global_args.iter().find(|(name, _)| name == "SOURCE_DATE_EPOCH");
-    let value = given.map_or("", |(_, value)| value.as_str());
-    let is_folder = matches!(request.context, Context::Directory(_));
-    if request.epoch.is_some() || value.is_empty() || (value == "context" && is_folder) {
-        return Ok(request);
-    }
-    match value.parse() {
-        Ok(seconds) => request.epoch = Some(seconds),
-        Err(_) => {
-            let failure = Failure::new(FailureKind::Build, format!("invalid SOURCE_DATE_EPOCH: {value}"));
-            return Err(failure
-                .help("write seconds since 1970, such as `git log -1 --format=%ct` prints")
-                .into());
-        }
-    }
-    Ok(request)
 }
 
 /// The stage graph of a Dockerfile, and what the target needs of it.

@@ -6,27 +6,27 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Instant;
 
+use rbuild_context::GitReference;
 use rbuild_context::source::GitTime;
-use rbuild_context::{GitReference, StatCache, Tree};
 use rbuild_executor::{OutsideCommand, Place};
 use rbuild_fs::{Root, RootfsPath, Timestamp};
 use rbuild_image::Digest;
+use rbuild_layer::{is_archive, newest_file};
 use rbuild_registry::{Client, HttpRequest};
 use rbuild_store::{Blob, MemoLinks, Resource, Store};
 use serde::{Deserialize, Serialize};
 
 use crate::build::Builder;
-use crate::contexts::unpacked_files;
+use crate::contexts::{UnpackedContext, unpacked_files};
 use crate::error::{BuildError, Explain, Failure, FailureKind, Result};
-use crate::event::Event;
-use crate::files::{Files, FolderContext};
+use crate::files::Files;
+use crate::request::NamedContext;
+use crate::state::Rootfs;
 use crate::steps::made_files;
 
 /// Memo kind: what a URL gave when it was last fetched.
-const FETCHED: &str = "http";
+const FETCHED: &str = "url";
 /// The name of a file whose URL has none, as in the reference.
 const UNNAMED: &str = "__unnamed__";
 
@@ -35,8 +35,8 @@ const UNNAMED: &str = "__unnamed__";
 pub(crate) struct FetchedFile {
     digest: Digest,
     etag: Option<String>,
-    /// Seconds since 1970; 0 where the server says nothing.
-    modified: i64,
+    /// Seconds since 1970, where the server says it.
+    pub(crate) modified: Option<i64>,
 }
 
 /// Brings here what is somewhere else.
@@ -56,18 +56,13 @@ impl Builder<'_> {
     /// The file behind a URL as something to copy: mode 0600, the server's time; and its name. It is not fetched again while
     /// the server says that it has not changed.
     pub(crate) fn fetch_file(&self, url: &str, checksum: Option<&str>) -> Result<(Files, String)> {
-        let number = self.announce(&format!("[internal] fetch {url}"));
-        let started = Instant::now();
         let fetcher = self.fetcher();
-        let result = fetcher.fetch(url).and_then(|(file, blob)| {
+        let files = self.steps.carry_out(self.events, &step_of_url(url), || {
+            let (file, blob) = fetcher.fetch(url)?;
             check(checksum, &file.digest, url)?;
             made_files(&fetcher.folder_with(&file, &blob, &name_of(url))?)
-        });
-        match &result {
-            Ok(_) => self.events.event(Event::Done { step: number, took: started.elapsed() }),
-            Err(error) => self.events.event(Event::Failed { step: number, message: &error.to_string() }),
-        }
-        Ok((result?, name_of(url)))
+        })?;
+        Ok((files, name_of(url)))
     }
 
     /// A commit of a repository as something to copy. git runs as the calling user, outside the user namespace.
@@ -77,32 +72,17 @@ impl Builder<'_> {
         keep: Option<bool>,
         checksum: Option<&str>,
     ) -> Result<Files> {
-        let number = self.announce(&format!("[internal] git {}", reference.remote));
-        let started = Instant::now();
-        let result =
-            self.fetcher().clone_git(reference, keep, checksum).and_then(|folder| repository_files(&folder));
-        match &result {
-            Ok(_) => self.events.event(Event::Done { step: number, took: started.elapsed() }),
-            Err(error) => self.events.event(Event::Failed { step: number, message: &error.to_string() }),
-        }
-        result
+        self.steps.carry_out(self.events, &step_of_git(reference), || {
+            unpacked_files(&self.fetcher().clone_git(reference, keep, checksum)?.folder)
+        })
     }
 
-    /// The files of a named context behind a URL: an archive's, or the file alone (under `--strict-docker` always the latter).
-    pub(crate) fn fetch_context(&self, url: &str) -> Result<Files> {
-        let number = self.announce(&format!("[internal] fetch {url}"));
-        let started = Instant::now();
-        let fetcher = self.fetcher();
-        let folder = match self.request.strict_docker {
-            true => fetcher.lone_file(url),
-            false => fetcher.url(url).map(|(folder, _)| folder),
-        };
-        let result = folder.and_then(|folder| unpacked_files(&folder));
-        match &result {
-            Ok(_) => self.events.event(Event::Done { step: number, took: started.elapsed() }),
-            Err(error) => self.events.event(Event::Failed { step: number, message: &error.to_string() }),
+    /// The files of a named context that is elsewhere.
+    pub(crate) fn fetch_context(&self, context: &NamedContext) -> Result<Files> {
+        match self.fetcher().named(context, self.request.strict_docker, self.events, self.steps)? {
+            Some(fetched) => unpacked_files(&fetched.folder),
+            None => Ok(Files::Rootfs(Rootfs::Empty)),
         }
-        result
     }
 
     pub(crate) fn fetcher(&self) -> Fetcher<'_> {
@@ -142,7 +122,7 @@ impl Fetcher<'_> {
         let file = FetchedFile {
             digest: blob.digest.clone(),
             etag: response.header("etag").map(str::to_owned),
-            modified: response.header("last-modified").and_then(http_date).unwrap_or(0),
+            modified: response.header("last-modified").and_then(http_date),
         };
         let links = MemoLinks { keeps: vec![Resource::Blob(blob.digest.clone())], about: Vec::new() };
         self.store.put_memo(FETCHED, url, &file, &links).explain(FailureKind::Environment, fault)?;
@@ -160,7 +140,7 @@ impl Fetcher<'_> {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
             .explain(FailureKind::Environment, fault)?;
         let root = Root::open(&folder).explain(FailureKind::Environment, fault)?;
-        root.set_mtime(&RootfsPath::new(name), Timestamp::from_seconds(file.modified))
+        root.set_mtime(&RootfsPath::new(name), Timestamp::from_seconds(file.modified.unwrap_or(0)))
             .explain(FailureKind::Environment, fault)?;
         Ok(folder)
     }
@@ -171,58 +151,25 @@ impl Fetcher<'_> {
         reference: &GitReference,
         keep: Option<bool>,
         checksum: Option<&str>,
-    ) -> Result<PathBuf> {
+    ) -> Result<UnpackedContext> {
         // The user's own folder, not the store's: git runs outside the namespace and the store may belong to ids of ours.
         let folder = self.made_folder()?;
-        open_to_caller(&folder)?;
+        let commit = self.fetch_commit(&folder, reference, checksum)?;
         let git = |arguments: &[&str]| self.run_git(&folder, &reference.remote, arguments);
-        git(&["init", "--quiet"])?;
-        git(&["remote", "add", "origin", &reference.remote])?;
-        let wanted = reference.reference.as_deref().unwrap_or("HEAD");
-        let checksum = checksum.or(reference.checksum.as_deref());
-        let depth: &[&str] = if checksum.is_some() { &[] } else { &["--depth=1"] };
-        let fetch = |depth: &[&str]| {
-            git(&[&["fetch", "--quiet", "--no-tags"], depth, &["origin", "--", wanted]].concat())
-        };
-        let mut fetched = fetch(depth);
-        if fetched.as_ref().is_err_and(lacks_shallow) {
-            // A repository of plain files behind a web server gives all of its history or nothing.
-            fetched = fetch(&[]);
-        }
-        if fetched.is_err() && looks_like_commit(wanted) {
-            // Not every server gives a commit by its name; then everything has to come.
-            git(&[
-                "fetch",
-                "--quiet",
-                "origin",
-                "+refs/heads/*:refs/remotes/origin/*",
-                "+refs/tags/*:refs/tags/*",
-            ])?;
-            git(&["checkout", "--quiet", "--detach", wanted])?;
-        } else {
-            fetched?;
-            git(&["checkout", "--quiet", "--detach", "FETCH_HEAD"])?;
-        }
-        let commit = git(&["rev-parse", "HEAD"])?.trim().to_owned();
-        if let Some(wanted) = checksum.filter(|wanted| !commit.starts_with(wanted)) {
-            let message = format!("expected checksum to match {wanted}, got {commit}");
-            return Err(Failure::new(FailureKind::Build, message).into());
-        }
+        git(&["checkout", "--quiet", "--detach", &commit])?;
         if reference.submodules.unwrap_or(true) && folder.join(".gitmodules").exists() {
             git(&["submodule", "update", "--init", "--recursive", "--depth=1", "--quiet"])?;
         }
-        let time: Option<i64> = match reference.mtime {
-            Some(GitTime::Commit) => git(&["log", "-1", "--format=%ct", &commit])?.trim().parse().ok(),
-            _ => None,
-        };
+        let time = self.time_of_commit(&folder, reference, &commit)?;
         if !keep.or(reference.keep_git_dir).unwrap_or(false) {
             let repository = folder.join(".git");
             rbuild_fs::remove_tree(&repository)
                 .explain(FailureKind::Environment, || "could not remove `.git`".to_owned())?;
         }
-        if let Some(time) = time {
+        if reference.mtime == Some(GitTime::Commit) {
             set_times(&folder, time)?;
         }
+        let time = Some(time);
         match &reference.subdir {
             Some(subdir) => {
                 let whole = Root::open(&folder)
@@ -235,10 +182,69 @@ impl Fetcher<'_> {
                     let message = format!("could not find the folder `{subdir}` in the repository");
                     return Err(Failure::new(FailureKind::Build, message).into());
                 }
-                Ok(inside)
+                Ok(UnpackedContext { folder: inside, time })
             }
-            None => Ok(folder),
+            None => Ok(UnpackedContext { folder, time }),
         }
+    }
+
+    /// The time of a commit, in seconds since 1970. Without its files (`--filter`) not every server gives it: git then waits
+    /// for ever on one that serves plain files.
+    pub(crate) fn time_of_git(&self, reference: &GitReference, checksum: Option<&str>) -> Result<i64> {
+        let folder = self.made_folder()?;
+        let commit = self.fetch_commit(&folder, reference, checksum)?;
+        self.time_of_commit(&folder, reference, &commit)
+    }
+
+    fn time_of_commit(&self, folder: &Path, reference: &GitReference, commit: &str) -> Result<i64> {
+        let show = ["log", "-1", "--no-show-signature", "--format=%ct", commit];
+        let time = self.run_git(folder, &reference.remote, &show)?;
+        time.trim().parse().explain(FailureKind::Build, || format!("the commit {commit} has no time"))
+    }
+
+    /// Fetches a commit into a new repository in an empty folder; its hash.
+    fn fetch_commit(
+        &self,
+        folder: &Path,
+        reference: &GitReference,
+        checksum: Option<&str>,
+    ) -> Result<String> {
+        open_to_caller(folder)?;
+        let git = |arguments: &[&str]| self.run_git(folder, &reference.remote, arguments);
+        git(&["init", "--quiet"])?;
+        git(&["remote", "add", "origin", &reference.remote])?;
+        let wanted = reference.reference.as_deref().unwrap_or("HEAD");
+        let checksum = checksum.or(reference.checksum.as_deref());
+        let fetch = |depth: &[&str]| {
+            git(&[&["fetch", "--quiet", "--no-tags"], depth, &["origin", "--", wanted]].concat())
+        };
+        let mut fetched = fetch(if checksum.is_some() { &[] } else { &["--depth=1"] });
+        if fetched.as_ref().is_err_and(lacks_shallow) {
+            // A repository of plain files behind a web server gives all of its history or nothing.
+            fetched = fetch(&[]);
+        }
+        let found = if fetched.is_err() && looks_like_commit(wanted) {
+            // Not every server gives a commit by its name; then everything has to come.
+            let all = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"];
+            git(&[&["fetch", "--quiet", "origin"], &all[..]].concat())?;
+            wanted
+        } else {
+            fetched?;
+            "FETCH_HEAD"
+        };
+        let commit = git(&["rev-parse", "--verify", &format!("{found}^{{commit}}")])?.trim().to_owned();
+        if let Some(wanted) = checksum.filter(|wanted| !commit.starts_with(wanted)) {
+            let message = format!("expected checksum to match {wanted}, got {commit}");
+            return Err(Failure::new(FailureKind::Build, message).into());
+        }
+        Ok(commit)
+    }
+
+    /// The time of the file behind a URL, in seconds since 1970.
+    pub(crate) fn time_of_url(&self, url: &str, checksum: Option<&str>) -> Result<Option<i64>> {
+        let (file, blob) = self.fetch(url)?;
+        check(checksum, &file.digest, url)?;
+        time_of(&file, &blob)
     }
 
     /// A new folder that goes with the session.
@@ -287,11 +293,26 @@ impl Fetcher<'_> {
     }
 }
 
-/// A checkout as something to copy from: owners are not looked at, nothing is ignored.
-pub(crate) fn repository_files(folder: &Path) -> Result<Files> {
-    let tree = Tree::directory(folder, None)
-        .explain(FailureKind::Build, || "could not read the repository".to_owned())?;
-    Ok(Files::Folder(Arc::new(FolderContext { tree, digests: StatCache::default() })))
+/// The step that fetches a URL, as progress shows it.
+pub(crate) fn step_of_url(url: &str) -> String {
+    format!("[internal] fetch {url}")
+}
+
+/// The step that fetches a repository.
+pub(crate) fn step_of_git(reference: &GitReference) -> String {
+    format!("[internal] git {}", reference.remote)
+}
+
+/// When a fetched file is from: the server's time, else that of the newest file in it, if it is an archive.
+pub(crate) fn time_of(file: &FetchedFile, blob: &Blob) -> Result<Option<i64>> {
+    let fault = || "could not read the store".to_owned();
+    let open = || blob.open().explain(FailureKind::Environment, fault);
+    if file.modified.is_some() || !is_archive(open()?) {
+        return Ok(file.modified);
+    }
+    let newest = newest_file(open()?)
+        .explain(FailureKind::Build, || "could not find the time of the archive".to_owned())?;
+    Ok(newest.map(|time| time.seconds))
 }
 
 /// Whether git says that the server can only give everything.

@@ -11,6 +11,8 @@ use rbuild_executor::{Cgroups, Limits};
 use rbuild_image::{Digest, Platform, Reference};
 use rbuild_layer::Compression;
 
+use crate::contexts::UnpackedContext;
+
 /// One build.
 #[derive(Debug, Clone)]
 pub struct BuildRequest {
@@ -48,7 +50,8 @@ pub struct BuildRequest {
     pub tags: Vec<Reference>,
     /// Where the result goes besides.
     pub outputs: Vec<Output>,
-    /// `SOURCE_DATE_EPOCH`, seconds since 1970.
+    /// Seconds since 1970: what an output asks for with `source-date-epoch=`. Without it what `SOURCE_DATE_EPOCH` of
+    /// the build args means, else of the Dockerfile.
     pub epoch: Option<i64>,
     /// Times of files in new layers are clamped to the epoch as well.
     pub rewrite_timestamp: bool,
@@ -104,7 +107,7 @@ pub enum Context {
     /// A folder of this machine.
     Directory(PathBuf),
     /// What [`crate::Fetcher`] brought here: an unpacked archive, a checkout.
-    Unpacked(PathBuf),
+    Unpacked(UnpackedContext),
     /// No files at all: a Dockerfile from standard input.
     Empty,
 }
@@ -119,6 +122,8 @@ pub enum NamedContext {
     Git { reference: Box<GitReference>, keep: Option<bool> },
     /// What is behind a URL, fetched when it is needed: an archive's files, or the file as `context`.
     Url(String),
+    /// A folder with what one of the last two has given.
+    Unpacked(PathBuf),
     /// `docker-image://REFERENCE`.
     Image(Reference),
     /// `docker-image://scratch`.

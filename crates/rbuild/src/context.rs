@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use rbuild_context::ContextSource;
+use rbuild_context::source::GitTime;
 use rbuild_engine::{
-    Context, Failure, FailureKind, FetchedContext, LONE_FILE, Location, NamedContext, read_in_context,
+    Context, Failure, FailureKind, FetchedContext, LONE_FILE, Location, NamedContext, UnpackedContext,
+    read_in_context,
 };
 use rbuild_image::Platform;
 
@@ -38,6 +40,9 @@ pub(crate) struct Typed<'a> {
     pub(crate) file: Option<&'a Path>,
     /// `BUILDKIT_CONTEXT_KEEP_GIT_DIR`
     pub(crate) keep_git_dir: Option<bool>,
+    /// Whether a build arg gives `SOURCE_DATE_EPOCH`: then the files of a git context have the time of the commit, as in the
+    /// reference.
+    pub(crate) is_dated: bool,
 }
 
 /// Opens the context and reads the Dockerfile.
@@ -53,14 +58,17 @@ pub(crate) fn open(typed: &Typed<'_>, workshop: &Workshop) -> Result<Opened> {
         }
         ContextSource::Stdin => from_stdin(typed.file, workshop),
         ContextSource::Url(url) => {
-            let (folder, is_archive) = workshop.fetcher()?.url(&url)?;
+            let (context, is_archive) = workshop.fetcher()?.url(&url)?;
             let file = if is_archive { typed.file } else { Some(Path::new(LONE_FILE)) };
             let name = if is_archive { None } else { Some(url.as_str()) };
-            unpacked(folder, file, name, workshop)
+            unpacked(context, file, name, workshop)
         }
-        ContextSource::Git(reference) => {
-            let folder = workshop.fetcher()?.git(&reference, typed.keep_git_dir)?;
-            unpacked(folder, typed.file, None, workshop)
+        ContextSource::Git(mut reference) => {
+            if typed.is_dated {
+                reference.mtime.get_or_insert(GitTime::Commit);
+            }
+            let context = workshop.fetcher()?.git(&reference, typed.keep_git_dir)?;
+            unpacked(context, typed.file, None, workshop)
         }
         ContextSource::Path(path) => local(path, typed.file, workshop),
         ContextSource::Image(_) | ContextSource::OciLayout(_) | ContextSource::Target(_) => {
@@ -73,7 +81,7 @@ pub(crate) fn open(typed: &Typed<'_>, workshop: &Workshop) -> Result<Opened> {
 fn from_stdin(file: Option<&Path>, workshop: &Workshop) -> Result<Opened> {
     // Not locked: the reader must be able to go to the decoder's thread.
     match workshop.fetcher()?.stream(io::stdin(), "standard input")? {
-        FetchedContext::Folder(folder) => unpacked(folder, file, None, workshop),
+        FetchedContext::Folder(context) => unpacked(context, file, None, workshop),
         FetchedContext::Dockerfile(_) if file.is_some() => {
             let failure = CliError::usage(
                 "there are two Dockerfiles: one on standard input, and the one that `-f` names",
@@ -88,14 +96,20 @@ fn from_stdin(file: Option<&Path>, workshop: &Workshop) -> Result<Opened> {
 
 /// A context in the store's temporary folder: its Dockerfile is read as a container would, so that no link in it leads to a
 /// file of this machine.
-fn unpacked(folder: PathBuf, file: Option<&Path>, name: Option<&str>, workshop: &Workshop) -> Result<Opened> {
+fn unpacked(
+    context: UnpackedContext,
+    file: Option<&Path>,
+    name: Option<&str>,
+    workshop: &Workshop,
+) -> Result<Opened> {
+    let folder = &context.folder;
     let given = match file {
         Some(file) if is_elsewhere(file) => Some(elsewhere(file, workshop)?),
-        Some(file) => read_in_context(&folder, file)?.map(|text| (text, file.display().to_string())),
+        Some(file) => read_in_context(folder, file)?.map(|text| (text, file.display().to_string())),
         None => {
             let mut found = None;
             for name in DOCKERFILES {
-                if let Some(text) = read_in_context(&folder, Path::new(name))? {
+                if let Some(text) = read_in_context(folder, Path::new(name))? {
                     found = Some((text, name.to_owned()));
                     break;
                 }
@@ -109,7 +123,7 @@ fn unpacked(folder: PathBuf, file: Option<&Path>, name: Option<&str>, workshop: 
         return Err(failure.help("name it with `-f FILE`, relative to the context's root; a path that begins with `/` is on this machine"));
     };
     let name = name.map_or(found, str::to_owned);
-    Ok(Opened { context: Context::Unpacked(folder), dockerfile, name, ignore: None })
+    Ok(Opened { context: Context::Unpacked(context), dockerfile, name, ignore: None })
 }
 
 fn local(path: PathBuf, file: Option<&Path>, workshop: &Workshop) -> Result<Opened> {

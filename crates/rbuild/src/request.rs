@@ -5,6 +5,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use rbuild_dockerfile::SOURCE_DATE_EPOCH;
 use rbuild_engine::{
     BuildRequest, CacheUse, Context, Destination, Network, OnFailure, Output, RunOptions, Secret,
     SecretSource,
@@ -23,7 +24,7 @@ type Result<T> = std::result::Result<T, CliError>;
 /// Reads the command line, then the context and the Dockerfile, which may have to be fetched.
 pub(crate) fn read(args: &BuildArgs, workshop: &Workshop) -> Result<BuildRequest> {
     let tags = args.tags.iter().map(|tag| image_name(tag)).collect::<Result<Vec<_>>>()?;
-    let build_args = pairs_or_environment(&args.build_args);
+    let build_args = build_args(&args.build_args);
     let platforms = platforms(&args.platforms)?;
     let mut request = BuildRequest {
         dockerfile: String::new(),
@@ -46,7 +47,7 @@ pub(crate) fn read(args: &BuildArgs, workshop: &Workshop) -> Result<BuildRequest
             ..cache_places(args)?
         },
         run: run_options(args)?,
-        epoch: epoch(&build_args)?,
+        epoch: None,
         build_args,
         tags,
         outputs: Vec::new(),
@@ -61,6 +62,7 @@ pub(crate) fn read(args: &BuildArgs, workshop: &Workshop) -> Result<BuildRequest
         context: args.context.as_deref().unwrap_or("."),
         file: args.file.as_deref(),
         keep_git_dir: keep_git_dir(&request.build_args),
+        is_dated: request.build_args.get(SOURCE_DATE_EPOCH).is_some_and(|value| !value.is_empty()),
     };
     let opened = context::open(&typed, workshop)?;
     (request.context, request.ignore) = (opened.context, opened.ignore);
@@ -285,22 +287,18 @@ fn platforms(given: &[String]) -> Result<Vec<Platform>> {
     given.iter().chain(&default).map(parse).collect()
 }
 
-/// `SOURCE_DATE_EPOCH` as a build arg, else from the environment.
-fn epoch(build_args: &BTreeMap<String, String>) -> Result<Option<i64>> {
-    let text =
-        build_args.get("SOURCE_DATE_EPOCH").cloned().or_else(|| surroundings::variable("SOURCE_DATE_EPOCH"));
-    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
-    match text.parse() {
-        Ok(epoch) => Ok(Some(epoch)),
-        Err(_) => {
-            Err(CliError::usage(format!("SOURCE_DATE_EPOCH is `{text}`, which is no number of seconds")))
-        }
-    }
-}
-
 pub(crate) fn image_name(text: &str) -> Result<Reference> {
     Reference::parse(text)
         .map_err(|error| CliError::usage(format!("could not understand the image name `{text}`: {error}")))
+}
+
+/// `--build-arg`; `SOURCE_DATE_EPOCH` of the environment is one unless it is given, as with Docker.
+fn build_args(texts: &[String]) -> BTreeMap<String, String> {
+    let mut pairs = pairs_or_environment(texts);
+    if let Some(epoch) = surroundings::variable(SOURCE_DATE_EPOCH) {
+        pairs.entry(SOURCE_DATE_EPOCH.to_owned()).or_insert(epoch);
+    }
+    pairs
 }
 
 /// `NAME=VALUE`, or `NAME` with the environment's value where that has one.

@@ -1,14 +1,12 @@
 //! Build contexts of every kind: archives and Dockerfiles on standard input, behind a URL, git repositories; named ones.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
 
-use crate::common::{Image, Run, Test, text, tool};
+use crate::common::{GitServer, Image, Run, Test, archive, commit, serve, text, tool};
 
 /// The Dockerfile or the context is at fault.
 const BUILD: i32 = 1;
@@ -16,31 +14,6 @@ const BUILD: i32 = 1;
 const USAGE: i32 = 2;
 /// A registry or the network is at fault.
 const REGISTRY: i32 = 4;
-
-/// An archive of these files; a name that ends in `@` is a symbolic link to what the content names.
-fn archive(files: &[(&str, &str)]) -> Vec<u8> {
-    let mut tar = tar::Builder::new(Vec::new());
-    for (name, content) in files {
-        let mut header = tar::Header::new_gnu();
-        header.set_mode(0o640);
-        header.set_uid(1234);
-        header.set_gid(1234);
-        header.set_mtime(1);
-        let (name, is_link) = name.strip_suffix('@').map_or((*name, false), |name| (name, true));
-        // The builder refuses hostile names, so they are written by hand.
-        header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name.as_bytes());
-        let content = if is_link { "" } else { content };
-        header.set_size(content.len() as u64);
-        if is_link {
-            header.set_entry_type(tar::EntryType::Symlink);
-            let target = files.iter().find(|(known, _)| known.strip_suffix('@') == Some(name)).unwrap().1;
-            header.set_link_name(target).unwrap();
-        }
-        header.set_cksum();
-        tar.append(&header, content.as_bytes()).unwrap();
-    }
-    tar.into_inner().unwrap()
-}
 
 /// What a program makes of bytes.
 fn filtered(program: &str, bytes: &[u8]) -> Vec<u8> {
@@ -71,34 +44,6 @@ fn run_with(test: &Test, stdin: &[u8], arguments: &[&str]) -> Run {
 fn image(test: &Test, run: &Run) -> Image {
     run.succeeds();
     Image::read(&test.beside("image.tar"))
-}
-
-/// Answers GET of these paths on a port of this machine, for as long as the program runs.
-fn serve(files: Vec<(&'static str, Vec<u8>)>) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            // A client that goes away is no fault of the server.
-            _ = answer(&stream.unwrap(), &files);
-        }
-    });
-    format!("http://{address}")
-}
-
-fn answer(mut stream: &TcpStream, files: &[(&'static str, Vec<u8>)]) -> std::io::Result<()> {
-    let mut reader = BufReader::new(stream);
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
-    while reader.read_line(&mut line)? > 2 {}
-    let found = files.iter().find(|(name, _)| *name == path);
-    let (status, body) = found.map_or(("404 Not Found", &b"no"[..]), |(_, body)| ("200 OK", body));
-    write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len())?;
-    stream.write_all(body)?;
-    // All of the request is read before the connection is closed, or the kernel would reset it.
-    stream.shutdown(std::net::Shutdown::Write)?;
-    stream.take(1).read_to_end(&mut Vec::new()).map(drop)
 }
 
 #[test]
@@ -249,67 +194,6 @@ fn named_contexts() {
     test.run(&["--build-context", "tar=-"]).fails(USAGE, &["standard input can only be the build context"]);
 }
 
-/// A server of the repositories below a folder, ended with the value.
-struct GitServer(Child, String);
-
-impl GitServer {
-    fn of(folder: &Path) -> GitServer {
-        // The program itself: `git daemon` would run it as a child that outlives it.
-        let program = format!("{}/git-daemon", tool("git", &["--exec-path"]).trim());
-        for _ in 0..20 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let options = ["--export-all", "--reuseaddr", "--informative-errors", "--listen=127.0.0.1"];
-            let mut server = Command::new("setpriv")
-                .args(["--pdeathsig", "KILL", &program])
-                .args(options)
-                .args([format!("--port={port}"), format!("--base-path={}", folder.display())])
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
-            for _ in 0..200 {
-                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                    return GitServer(server, format!("git://127.0.0.1:{port}"));
-                }
-                if server.try_wait().unwrap().is_some() {
-                    break;
-                }
-                thread::sleep(Duration::from_millis(20));
-            }
-            _ = server.kill();
-            _ = server.wait();
-        }
-        panic!("git daemon does not listen");
-    }
-}
-
-impl Drop for GitServer {
-    fn drop(&mut self) {
-        // Already dead is as good.
-        _ = self.0.kill();
-        _ = self.0.wait();
-    }
-}
-
-/// Commits what is in the folder; the commit's hash.
-fn commit(repository: &Path) -> String {
-    let git = |arguments: &[&str]| tool("git", &[&["-C", text(repository)], arguments].concat());
-    git(&["add", "-A"]);
-    git(&[
-        "-c",
-        "user.name=t",
-        "-c",
-        "user.email=t@t.test",
-        "commit",
-        "-q",
-        "-m",
-        "change",
-        "--date=@1000000000",
-    ]);
-    git(&["rev-parse", "HEAD"]).trim().to_owned()
-}
-
 #[test]
 fn git_repositories() {
     let test = Test::new("");
@@ -320,13 +204,13 @@ fn git_repositories() {
     fs::write(repository.join(".dockerignore"), "f\n").unwrap();
     fs::write(repository.join("f"), "first").unwrap();
     fs::write(repository.join("sub/Dockerfile"), "FROM scratch\nCOPY . /sub/\n").unwrap();
-    let first = commit(&repository);
+    let first = commit(&repository, 1_000_000_000);
     tool("git", &["-C", text(&repository), "tag", "v1"]);
     fs::write(repository.join("f"), "second").unwrap();
-    commit(&repository);
+    commit(&repository, 1_000_000_001);
     tool("git", &["-C", text(&repository), "branch", "other"]);
     let server = GitServer::of(&test.beside("repositories"));
-    let address = format!("{}/r.git", server.1);
+    let address = format!("{}/r.git", server.address());
     let run = |suffix: &str, arguments: &[&str]| {
         let context = format!("{address}{suffix}");
         run_with(&test, b"", &[arguments, &[&context]].concat())
@@ -353,8 +237,8 @@ fn git_repositories() {
     assert!(image(&test, &run("", &["-f", "sub/Dockerfile"])).has("/sub/f"));
     assert!(image(&test, &run("", &["--build-arg", "BUILDKIT_CONTEXT_KEEP_GIT_DIR=1"])).has("/c/.git/HEAD"));
     assert!(image(&test, &run("?keep-git-dir=1", &[])).has("/c/.git/HEAD"));
-    let image = image(&test, &run("?mtime=commit", &[]));
-    assert!(image.entry("/c/f").mtime <= 4_000_000_000, "a time of the commit");
+    let image = image(&test, &run("?mtime=commit", &["--no-cache"]));
+    assert_eq!(image.entry("/c/f").mtime, 1_000_000_001, "the time of the commit");
     run("#nosuch", &[]).fails(REGISTRY, &["could not fetch the git repository", "nosuch"]);
     run("#main:nosuch", &[]).fails(BUILD, &["nosuch"]);
     run("?depth=1", &[]).fails(USAGE, &["unknown key `depth`"]);

@@ -13,6 +13,7 @@ mod checks;
 mod common;
 mod contexts;
 mod devices;
+mod epoch;
 mod errors;
 mod faults;
 mod fleet;

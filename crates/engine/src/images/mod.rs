@@ -119,7 +119,8 @@ impl<'a> Images<'a> {
             NamedContext::Scratch
             | NamedContext::Directory { .. }
             | NamedContext::Git { .. }
-            | NamedContext::Url(_) => Ok(None),
+            | NamedContext::Url(_)
+            | NamedContext::Unpacked(_) => Ok(None),
             NamedContext::Image(reference) => {
                 let name = reference.to_string();
                 let candidates = [reference.clone()];

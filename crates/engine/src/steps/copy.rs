@@ -200,12 +200,15 @@ fn spans(copy: &Copy) -> impl Iterator<Item = rbuild_dockerfile::Span> + '_ {
 }
 
 /// A source of ADD that is not in the context.
-enum Remote {
+pub(crate) enum Remote {
+    /// A file by HTTP.
     Http,
+    /// A commit of a repository.
     Git(GitReference),
 }
 
-fn remote_source(kind: CopyKind, source: &str) -> Result<Option<Remote>> {
+/// What a source is, of COPY and ADD, where it is elsewhere.
+pub(crate) fn remote_source(kind: CopyKind, source: &str) -> Result<Option<Remote>> {
     if kind == CopyKind::Copy {
         return Ok(None);
     }

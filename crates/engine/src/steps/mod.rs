@@ -13,7 +13,7 @@ mod ssh;
 mod stacked;
 mod workdir;
 
-pub(crate) use copy::{made_files, refused};
+pub(crate) use copy::{Remote, made_files, refused, remote_source};
 pub(crate) use run::{PlannedRun, standard_mounts, with_primary};
 
 use std::collections::BTreeSet;

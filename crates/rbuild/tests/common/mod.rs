@@ -12,6 +12,7 @@ mod image;
 mod protected;
 mod registry;
 mod running;
+mod servers;
 mod typing;
 
 use std::fs;
@@ -26,6 +27,7 @@ pub(crate) use image::{Entry, Image, Kind};
 pub(crate) use protected::{Protected, log_in, succeeds_with_password};
 pub(crate) use registry::registry;
 pub(crate) use running::{Running, alive};
+pub(crate) use servers::{GitServer, archive, commit, serve, serve_dated};
 pub(crate) use typing::typed;
 
 /// The longest that one run of rbuild may take, in seconds; then it is killed and the test fails.
