@@ -19,6 +19,7 @@ mod faults;
 mod fleet;
 mod images;
 mod interop;
+mod kills;
 mod outputs;
 mod platforms;
 mod registry;

@@ -23,7 +23,7 @@ const INTERRUPTED: i32 = 130;
 
 /// What `rbuild cache verify` would say of a store, and what nothing but a living process may leave in it.
 #[track_caller]
-fn assert_sound(root: &std::path::Path) {
+pub(crate) fn assert_sound(root: &std::path::Path) {
     let id_map = names(&root.join("snapshots")).pop().unwrap_or_else(|| "root".to_owned());
     for folder in ["tmp", "leases", "partial", "locks"] {
         assert_eq!(names(&root.join(folder)), [""; 0], "left in {folder}");
