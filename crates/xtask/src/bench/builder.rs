@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::measure::{Sample, measure};
 use crate::process::{Result, find, is_root, run_quietly, tool};
 use crate::registry::Registry;
+use crate::user::remove_tree;
 
 /// What the machine trusts, where Debian keeps it.
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -106,6 +107,11 @@ impl Builder<'_> {
             _ => None,
         };
         Ok(Store { folder, daemon })
+    }
+
+    /// Deletes a store that is no longer needed.
+    pub(super) fn discard(&self, store: Store) -> Result<()> {
+        remove_tree(&store.folder)
     }
 
     /// Builds the context, into an archive or only the store.

@@ -5,6 +5,7 @@
 //! ext4 making files right after a large delete is many times slower.
 
 mod builder;
+mod growth;
 mod measure;
 mod plot;
 mod table;
@@ -31,15 +32,22 @@ struct Options {
     with: Option<Vec<String>>,
     runs: usize,
     output: Output,
-    /// Where to draw the medians.
+    /// Measure how rbuild grows with the work instead.
+    growth: bool,
+    /// Where to draw the result.
     plot: Option<PathBuf>,
 }
 
 impl Options {
     fn parse(arguments: &[String]) -> Result<Options> {
-        let mut options = Options { only: None, with: None, runs: 3, output: Output::Archive, plot: None };
+        let mut options =
+            Options { only: None, with: None, runs: 3, output: Output::Archive, growth: false, plot: None };
         let mut arguments = arguments.iter();
         while let Some(option) = arguments.next() {
+            if option == "--growth" {
+                options.growth = true;
+                continue;
+            }
             let value = arguments.next().ok_or_else(|| format!("`{option}` wants a value"))?;
             let list = || Some(value.split(',').map(str::to_owned).collect());
             match option.as_str() {
@@ -59,7 +67,9 @@ impl Options {
 
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     let options = Options::parse(arguments)?;
-    let workloads = workload::chosen(options.only.as_deref())?;
+    let only = options.only.as_deref();
+    let series = if options.growth { growth::chosen(only)? } else { Vec::new() };
+    let workloads = if options.growth { Vec::new() } else { workload::chosen(only)? };
     heading("Tools");
     install::ensure(&[install::REGISTRY, install::ROOTLESS, install::BENCH])?;
     heading("rbuild, in release");
@@ -69,15 +79,20 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     let folder = workspace.scratch("bench")?;
     let registry = Registry::start(&workspace.scratch("demo")?.join("registry"))?;
     bases::serve_stand_ins(workspace, &registry)?;
-    let contexts = workloads
-        .iter()
-        .map(|workload| workload.prepare(workspace, &folder, &registry))
-        .collect::<Result<Vec<PathBuf>>>()?;
-
     let stores = folder.join(format!("stores-{}", std::process::id()));
     std::fs::create_dir_all(&stores)?;
     let place =
         builder::Place { registry: &registry, stores: &stores, conf: registry.registries_conf(true)? };
+    if options.growth {
+        let builders = builder::present(&rbuild, &place, Some(&["rbuild".to_owned()]))?;
+        let result = growth::run(&series, &builders[0], &folder, options.plot.as_ref());
+        remove_tree(&stores)?;
+        return result;
+    }
+    let contexts = workloads
+        .iter()
+        .map(|workload| workload.prepare(workspace, &folder, &registry))
+        .collect::<Result<Vec<PathBuf>>>()?;
     let result = compare(&options, &workloads, &contexts, &rbuild, &place);
     remove_tree(&stores)?;
     result
@@ -152,6 +167,7 @@ mod tests {
         let options = parse("--only W1,W2 --runs 5").unwrap();
         assert_eq!(options.only, Some(vec!["W1".into(), "W2".into()]));
         assert_eq!((options.runs, options.with), (5, None));
+        assert!(parse("--growth --plot x.svg").unwrap().growth);
         assert_eq!(parse("--output store").unwrap().output, Output::Store);
         for wrong in ["--runs", "--runs none", "--runs 0", "--quick yes", "--output x"] {
             assert!(parse(wrong).is_err(), "{wrong}");

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::table::Table;
 use crate::report::seconds;
 
-const COLOURS: [&str; 4] = ["#d9663d", "#5b8def", "#4c9f70", "#8e6bbf"];
+pub(super) const COLOURS: [&str; 4] = ["#d9663d", "#5b8def", "#4c9f70", "#8e6bbf"];
 /// Left of the axis: what was done.
 const MARGIN: f64 = 90.0;
 const WIDTH: f64 = 620.0;
@@ -15,7 +15,7 @@ const GAP: f64 = 8.0;
 /// The shortest time that is told apart, in seconds.
 const LEAST: f64 = 0.01;
 
-/// The whole picture as SVG, legible on light and dark grounds.
+/// The whole picture as SVG.
 pub(super) fn svg(table: &Table) -> String {
     let rows: Vec<_> = table.medians().collect();
     let group = BAR * table.builders().len() as f64 + GAP;
@@ -24,11 +24,7 @@ pub(super) fn svg(table: &Table) -> String {
     let longest = times.map(|sample| sample.wall.as_secs_f64()).fold(1.0, f64::max);
     let across = |time: f64| WIDTH * (time.max(LEAST) / LEAST).log10() / (longest / LEAST).log10();
 
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {height}\" font-family=\"sans-serif\" font-size=\"10\">\n\
-         <style>text {{ fill: #777; }} line {{ stroke: #7775; }}</style>\n",
-        MARGIN + WIDTH + 60.0
-    );
+    let mut svg = head(MARGIN + WIDTH + 60.0, height);
     for (index, builder) in table.builders().iter().enumerate() {
         let x = MARGIN + 110.0 * index as f64;
         let colour = COLOURS[index % COLOURS.len()];
@@ -65,6 +61,14 @@ pub(super) fn svg(table: &Table) -> String {
         }
     }
     svg + "</svg>\n"
+}
+
+/// The beginning of a picture; its grey is legible on light and dark grounds.
+pub(super) fn head(width: f64, height: f64) -> String {
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"10\">\n\
+         <style>text {{ fill: #777; }} line {{ stroke: #7775; }}</style>\n"
+    )
 }
 
 #[cfg(test)]

@@ -128,7 +128,7 @@ impl Workload {
 }
 
 /// Fills a folder by `make`, unless it is there; one that was not finished is made anew.
-fn once(folder: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+pub(super) fn once(folder: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     if folder.exists() {
         return Ok(());
     }
@@ -257,7 +257,7 @@ fn fill(folder: &Path, bytes: &mut Bytes, files: usize, folders: usize, total: u
 }
 
 /// Folders nest: the tenth lies in the first, the hundredth in the tenth.
-fn path_of(number: usize) -> PathBuf {
+pub(super) fn path_of(number: usize) -> PathBuf {
     let mut path = if number < 10 { PathBuf::new() } else { path_of(number / 10) };
     path.push(format!("d{number}"));
     path
@@ -265,7 +265,7 @@ fn path_of(number: usize) -> PathBuf {
 
 /// A source of bytes that are the same on every machine (xorshift64*).
 #[derive(Debug)]
-struct Bytes(u64);
+pub(super) struct Bytes(pub(super) u64);
 
 impl Bytes {
     fn next(&mut self) -> u64 {
@@ -280,7 +280,7 @@ impl Bytes {
         (0..12).map(|_| (self.next() >> 11) as f64 / (1_u64 << 53) as f64).sum::<f64>() - 6.0
     }
 
-    fn take(&mut self, length: usize, random: bool) -> Vec<u8> {
+    pub(super) fn take(&mut self, length: usize, random: bool) -> Vec<u8> {
         let mut taken = Vec::with_capacity(length + 16);
         while taken.len() < length {
             let next = self.next();
