@@ -7,12 +7,10 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use super::measure::{Sample, measure};
+use super::rivals::{buildah, buildctl, kaniko};
 use crate::process::{Result, find, is_root, run_quietly, tool};
 use crate::registry::Registry;
 use crate::user::remove_tree;
-
-/// What the machine trusts, where Debian keeps it.
-const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Where the builders work.
 #[derive(Debug)]
@@ -59,20 +57,22 @@ enum Kind {
     Rbuild(PathBuf),
     Buildah,
     BuildKit,
+    /// With the path of its executor.
+    Kaniko(PathBuf),
 }
 
 /// A builder's store, empty at first.
 #[derive(Debug)]
 pub(super) struct Store {
-    folder: PathBuf,
+    pub(super) folder: PathBuf,
     daemon: Option<Daemon>,
 }
 
 /// A running buildkitd; dropping it stops it.
 #[derive(Debug)]
-struct Daemon {
+pub(super) struct Daemon {
     process: Child,
-    socket: String,
+    pub(super) socket: String,
 }
 
 /// rbuild, and the others that are installed (or asked for by name).
@@ -81,15 +81,19 @@ pub(super) fn present<'a>(
     place: &'a Place<'a>,
     with: Option<&[String]>,
 ) -> Result<Vec<Builder<'a>>> {
+    let kaniko = find("kaniko-executor");
     let all = [
         ("rbuild", Kind::Rbuild(rbuild.to_path_buf()), true),
         ("buildah", Kind::Buildah, find("buildah").is_some()),
         ("buildkit", Kind::BuildKit, is_root() && find("buildkitd").is_some() && find("buildctl").is_some()),
+        ("kaniko", Kind::Kaniko(kaniko.clone().unwrap_or_default()), is_root() && kaniko.is_some()),
     ];
     if let Some(unknown) =
         with.unwrap_or_default().iter().find(|name| all.iter().all(|(known, ..)| known != name))
     {
-        return Err(format!("no builder named `{unknown}`; there are rbuild, buildah and buildkit").into());
+        return Err(
+            format!("no builder named `{unknown}`; there are rbuild, buildah, buildkit and kaniko").into()
+        );
     }
     let wanted =
         |name: &str, present: bool| with.map_or(present, |names| names.iter().any(|wanted| wanted == name));
@@ -137,6 +141,10 @@ impl Builder<'_> {
                 command.args(oci.iter().flat_map(|oci| ["--output", oci]));
                 command
             }
+            (Kind::Kaniko(executor), _) => {
+                let archive = if archive.is_some() { "--tar-path /kaniko/image.tar" } else { "" };
+                kaniko(executor, store, context, self.place.registry, &format!("--no-push {archive}"))?
+            }
             (Kind::BuildKit, None) => return Err("buildkitd is not running".into()),
         };
         self.measured(command, store)
@@ -166,9 +174,20 @@ impl Builder<'_> {
                 command.args(["--output", &output]);
                 command
             }
+            (Kind::Kaniko(executor), _) => {
+                let options = format!(
+                    "--destination {image} --insecure --cache --cache-copy-layers --cache-repo {cache}"
+                );
+                kaniko(executor, store, context, self.place.registry, &options)?
+            }
             (Kind::BuildKit, None) => return Err("buildkitd is not running".into()),
         };
         self.measured(command, store)
+    }
+
+    /// Can it bring an image here, and send it on, without a build?
+    pub(super) fn transfers(&self) -> bool {
+        !matches!(self.kind, Kind::Kaniko(_))
     }
 
     /// Brings an image of docker.io here and unpacks it; `context` builds on it.
@@ -177,7 +196,7 @@ impl Builder<'_> {
             (Kind::Rbuild(binary), _) => store.rbuild(binary, &["pull", "--quiet", image]),
             (Kind::Buildah, _) => store.buildah(&["pull", "--quiet", image]),
             (Kind::BuildKit, Some(daemon)) => buildctl(daemon, context, &store.folder)?,
-            (Kind::BuildKit, None) => return Err("buildkitd is not running".into()),
+            (Kind::BuildKit, None) | (Kind::Kaniko(_), _) => return Err("it only builds".into()),
         };
         self.measured(command, store)
     }
@@ -206,7 +225,7 @@ impl Builder<'_> {
                 command.args(["--output", &output]);
                 command
             }
-            (Kind::BuildKit, None) => return Err("buildkitd is not running".into()),
+            (Kind::BuildKit, None) | (Kind::Kaniko(_), _) => return Err("it only builds".into()),
         };
         self.measured(command, store)
     }
@@ -217,6 +236,7 @@ impl Builder<'_> {
             Kind::Rbuild(_) => &["rbuild"],
             Kind::Buildah => &["buildah"],
             Kind::BuildKit => &["buildkitd", "buildctl", "buildkit-runc", "runc"],
+            Kind::Kaniko(_) => &["executor"],
         };
         measure(&mut command, programs, store.daemon.as_ref().map(|daemon| daemon.process.id()))
     }
@@ -266,42 +286,6 @@ impl Store {
         command.args(arguments);
         command
     }
-}
-
-/// As buildah's users type them: it builds into its store, and a second command pushes from there, to archives as well.
-fn buildah(store: &Store, context: &Path, more: &str, push: &str) -> Command {
-    let folder = store.folder.display();
-    // A runtime needs rights that root of a container may lack, such as those to raise limits.
-    let options = "--layers --jobs 8 --isolation chroot --network host --quiet --tag bench";
-    let volume = if Path::new(CERTIFICATES).exists() {
-        format!("--volume {CERTIFICATES}:{CERTIFICATES}:ro")
-    } else {
-        String::new()
-    };
-    let script = format!(
-        "set -e; buildah=\"buildah --root {folder}/root --runroot {folder}/run\"; \
-         $buildah bud {options} {more} {volume} \"$1\"; {push}"
-    );
-    let mut command = tool("sh");
-    command.args(["-c", &script, "sh"]).arg(context);
-    command
-}
-
-/// A RUN that asks the npm registry gets the machine's certificates as a secret; `folder` is for the Dockerfile that says so.
-fn buildctl(daemon: &Daemon, context: &Path, folder: &Path) -> Result<Command> {
-    let mut command = tool("buildctl");
-    command.args(["--addr", &daemon.socket, "build", "--frontend", "dockerfile.v0"]);
-    command.args(["--local", &format!("context={}", context.display())]);
-    let dockerfile = fs::read_to_string(context.join("Dockerfile"))?;
-    if dockerfile.contains("RUN npm install") && Path::new(CERTIFICATES).exists() {
-        let run = format!("RUN --mount=type=secret,id=certificates,target={CERTIFICATES} npm install");
-        fs::write(folder.join("Dockerfile"), dockerfile.replace("RUN npm install", &run))?;
-        command.args(["--local", &format!("dockerfile={}", folder.display())]);
-        command.args(["--secret", &format!("id=certificates,src={CERTIFICATES}")]);
-    } else {
-        command.args(["--local", &format!("dockerfile={}", context.display())]);
-    }
-    Ok(command)
 }
 
 impl Drop for Daemon {

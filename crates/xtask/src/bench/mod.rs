@@ -8,6 +8,7 @@ mod builder;
 mod growth;
 mod measure;
 mod plot;
+mod rivals;
 mod table;
 mod workload;
 
@@ -110,7 +111,7 @@ fn compare(
     for (workload, context) in workloads.iter().zip(contexts) {
         heading(&format!("{}: {}", workload.name, workload.about));
         for round in 0..options.runs {
-            for builder in &builders {
+            for builder in builders.iter().filter(|builder| builder.transfers() || !workload.is_transfer()) {
                 for (state, sample) in one_round(builder, workload, context, (round, options.output))? {
                     println!("round {} {:<10} {state:<5} {sample}", round + 1, builder.name);
                     table.add(workload.name, state, builder.name, sample);
