@@ -66,6 +66,40 @@ fn builds_stand_on_layouts_and_archives() {
 }
 
 #[test]
+fn containers_run_from_layouts_and_archives() {
+    let test = Test::new("FROM busybox\nRUN echo held > /made\nCMD [\"cat\", \"/made\"]\n");
+    test.run(&["-t", "app:1"]).succeeds();
+    for place in PLACES {
+        printed(&test, &["push", "-q", "app:1", place]);
+    }
+    // More than one image: the name says which.
+    test.dockerfile("FROM busybox\nCMD [\"echo\", \"second\"]\n");
+    test.run(&["-t", "app:2"]).succeeds();
+    printed(&test, &["push", "-q", "app:2", "oci:layout:v2"]);
+    for (place, says) in PLACES.iter().map(|place| (*place, "held")).chain([("oci:layout:v2", "second")]) {
+        let other = Test::new("FROM scratch\n");
+        let absolute = place.replacen(':', &format!(":{}/", test.beside("").display()), 1);
+        assert_eq!(printed(&other, &["run", "--rm", "--network", "host", &absolute]), says, "{place}");
+        assert_eq!(
+            printed(&other, &["run", "--rm", "--network", "host", &absolute, "echo", "typed"]),
+            "typed"
+        );
+    }
+    let several = rbuild(&test, &["run", "--rm", "oci:layout"]);
+    assert_eq!(several.code, 125, "{}", several.stderr);
+    assert!(several.stderr.contains("error: ") && several.stderr.contains("layout"), "{}", several.stderr);
+    let missing = rbuild(&test, &["run", "--rm", "oci-archive:none.tar"]);
+    assert!(missing.code == 125 && missing.stderr.contains("none.tar"), "{}", missing.stderr);
+    let pulled = registry().name("run/by-transport:1");
+    test.run(&["-t", &pulled, "--push"]).succeeds();
+    let other = Test::new("FROM scratch\n");
+    assert_eq!(
+        printed(&other, &["run", "--rm", "--network", "host", &format!("docker://{pulled}")]),
+        "second"
+    );
+}
+
+#[test]
 fn other_tools_transports_are_refused_with_a_sentence() {
     let test = Test::new("FROM scratch\n");
     for transport in ["dir:/x", "containers-storage:x", "docker-daemon:x:1"] {
@@ -73,12 +107,14 @@ fn other_tools_transports_are_refused_with_a_sentence() {
             vec!["pull", transport],
             vec!["push", "app", transport],
             vec!["inspect", transport],
+            vec!["run", transport],
             vec!["copy", transport, "oci:y"],
             vec!["copy", "app", transport],
             vec!["manifest", "create", "list", transport],
             vec!["manifest", "inspect", transport],
         ] {
-            rbuild(&test, &arguments).fails(2, &["is no transport of rbuild", "oci-archive:"]);
+            let code = if arguments[0] == "run" { 125 } else { 2 };
+            rbuild(&test, &arguments).fails(code, &["is no transport of rbuild", "oci-archive:"]);
         }
     }
 }

@@ -12,7 +12,7 @@ use rbuild_container::{
     Connection, Container, Containers, Ending, ExecRequest, HealthCheck, NetworkMode, Port, Settings, Told,
     Volume, Writer,
 };
-use rbuild_engine::{ContainerImage, Failure, FailureKind, stored};
+use rbuild_engine::{ContainerImage, Failure, FailureKind, Location, stored};
 use rbuild_executor::{Cgroups, Limits, Place, PlaceKind};
 use rbuild_image::ContainerConfig;
 
@@ -96,14 +96,28 @@ fn can_run(place: &Place) -> Result<(), CliError> {
     })
 }
 
-/// The image of the store, or the registry's, as `docker run` finds it.
+/// The image of the store, or the registry's, as `docker run` finds it; or one in a layout or an archive, which is loaded.
 fn image(args: &RunArgs, work: &Work) -> Result<ContainerImage, CliError> {
     let name = args.words.first().map(String::as_str).unwrap_or_default();
+    let platform = platform(args.platform.as_deref())?;
+    let transfers = work.transfers();
+    if Location::has_transport(name)
+        && let Some((path, inside)) = Location::parse(name)?.archive()
+    {
+        return match transfers.load(path, inside, &platform)?.as_slice() {
+            [one] => Ok(transfers.container_image(one.id.as_ref())?),
+            several => {
+                let failure = CliError::usage(format!("`{name}` holds {} images", several.len()));
+                Err(failure.help("name one of them: `TRANSPORT:PATH:NAME`, or `TRANSPORT:PATH@DIGEST`"))
+            }
+        };
+    }
+    let name = name.strip_prefix("docker://").unwrap_or(name);
     let is_here = stored::find(&work.store, name).is_ok();
     if args.pull == Pull::Always || (args.pull == Pull::Missing && !is_here) {
-        work.transfers().pull(name, &platform(args.platform.as_deref())?)?;
+        transfers.pull(name, &platform)?;
     }
-    Ok(work.transfers().container_image(name)?)
+    Ok(transfers.container_image(name)?)
 }
 
 /// Starts the monitor, and hears from it until the command runs.
