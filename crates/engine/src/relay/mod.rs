@@ -32,9 +32,11 @@ use source::Source;
 pub use location::Location;
 
 /// Everything of an image or index that is copied: documents with the outermost last, and blobs.
-struct Load {
+#[derive(Default)]
+struct Load<'s> {
     documents: Vec<(Descriptor, Vec<u8>)>,
-    blobs: Vec<Descriptor>,
+    /// Each with where it comes from.
+    blobs: Vec<(Descriptor, &'s Source)>,
 }
 
 /// Copies an image, or all of an index unless `platform` chooses one image of it; returns what the destination has now.
@@ -109,17 +111,45 @@ fn copy_in(
     // docker load takes one image only.
     let host = Platform::host();
     let platform = platform.or(matches!(to, Location::DockerArchive { .. }).then_some(&host));
-    let mut load = Load { documents: Vec::new(), blobs: Vec::new() };
+    let mut load = Load::default();
     let (root, bytes) = choose(&source, platform)?;
     let in_oci_words = matches!(to, Location::Oci { .. } | Location::OciArchive { .. });
     let root = load.add(&source, root, bytes, in_oci_words)?;
-    let mut seen = BTreeSet::new();
-    load.blobs.retain(|blob| seen.insert(blob.digest.clone()));
+    load.each_once();
     match to {
-        Location::Registry(reference) => push(client, &source, &load, reference, tell, number)?,
-        archive => write(&source, &load, &root, archive)?,
+        Location::Registry(reference) => push(client, &load, reference, tell, number)?,
+        archive => write(&load, &root, archive)?,
     }
     Ok(root)
+}
+
+/// Writes an index to a layout or an archive of one, with its images, which are where `places` says, in the index's order.
+/// Returns the index as it is there.
+///
+/// # Errors
+/// What the registries say, what is wrong with the archives, what can't be written.
+pub(crate) fn gather(
+    client: &Arc<Client>,
+    mut index: Index,
+    places: &[Location],
+    to: &Location,
+    events: &dyn EventSink,
+) -> Result<Descriptor> {
+    Steps::default().carry_out(events, &format!("writing {to}"), || {
+        let open = |place| Source::open(client, place);
+        let sources = places.iter().map(open).collect::<Result<Vec<_>>>()?;
+        let mut load = Load::default();
+        for (entry, source) in index.manifests.iter_mut().zip(&sources) {
+            let (_, bytes) = source.root()?;
+            *entry = load.add(source, entry.clone(), bytes, true)?;
+        }
+        let bytes = index.to_bytes();
+        let root = Descriptor::of(MediaType::ImageIndex, &bytes);
+        load.documents.push((root.clone(), bytes));
+        load.each_once();
+        write(&load, &root, to)?;
+        Ok(root)
+    })
 }
 
 /// What is to be copied: the source's document, or the one in it that suits the platform.
@@ -139,11 +169,18 @@ fn choose(source: &Source, platform: Option<&Platform>) -> Result<(Descriptor, V
     Err(Failure::new(FailureKind::Build, "the image's indexes are nested too deep").into())
 }
 
-impl Load {
+impl<'s> Load<'s> {
+    /// What several images share is copied once.
+    fn each_once(&mut self) {
+        let mut seen = BTreeSet::new();
+        self.blobs.retain(|(blob, _)| seen.insert(blob.digest.clone()));
+        self.documents.retain(|(document, _)| seen.insert(document.digest.clone()));
+    }
+
     /// Adds a document and all that it points to; returns the document's descriptor as it is written.
     fn add(
         &mut self,
-        source: &Source,
+        source: &'s Source,
         descriptor: Descriptor,
         bytes: Vec<u8>,
         in_oci_words: bool,
@@ -153,11 +190,10 @@ impl Load {
         let docker = in_oci_words && descriptor.media_type.is_docker();
         let (written, bytes) = match document {
             Document::Manifest(manifest) => {
-                self.blobs.push(manifest.config.clone());
                 // Foreign layers stay where their descriptor says.
-                self.blobs.extend(
-                    manifest.layers.iter().filter(|layer| !layer.media_type.is_foreign_layer()).cloned(),
-                );
+                let layers = manifest.layers.iter().filter(|layer| !layer.media_type.is_foreign_layer());
+                let blobs = [&manifest.config].into_iter().chain(layers);
+                self.blobs.extend(blobs.map(|blob| (blob.clone(), source)));
                 if docker { manifest_in_oci_words(manifest, &descriptor) } else { (descriptor, bytes) }
             }
             Document::Index(mut index) => {
@@ -200,8 +236,7 @@ fn renewed(old: &Descriptor, media_type: MediaType, bytes: &[u8]) -> Descriptor 
 /// Blobs several at a time, then documents from the inside out, the outermost under the name.
 fn push(
     client: &Arc<Client>,
-    source: &Source,
-    load: &Load,
+    load: &Load<'_>,
     to: &Reference,
     tell: &(dyn Fn(Event<'_>) + Sync),
     number: StepNumber,
@@ -213,8 +248,8 @@ fn push(
         }
         other => other,
     };
-    let mounts: Vec<Reference> = source.reference().cloned().into_iter().collect();
-    load.blobs.par_iter().try_for_each(|blob| {
+    load.blobs.par_iter().try_for_each(|(blob, source)| {
+        let mounts: Vec<Reference> = source.reference().cloned().into_iter().collect();
         let item = blob.digest.short();
         let progress = |current| tell(Event::Progress { step: number, item, current, total: blob.size });
         // What the source said when a blob could not be read is more than "could not read".
@@ -241,7 +276,7 @@ fn push(
     client.push_manifest(to, &root.media_type, root_bytes).map_err(failed).map(drop)
 }
 
-fn write(source: &Source, load: &Load, root: &Descriptor, to: &Location) -> Result<()> {
+fn write(load: &Load<'_>, root: &Descriptor, to: &Location) -> Result<()> {
     let fault = || format!("could not write `{to}`");
     let mut blobs: Vec<BlobSource<'_>> = Vec::new();
     for (descriptor, bytes) in &load.documents {
@@ -249,7 +284,7 @@ fn write(source: &Source, load: &Load, root: &Descriptor, to: &Location) -> Resu
             move || -> io::Result<Box<dyn io::Read + Send>> { Ok(Box::new(io::Cursor::new(bytes.clone()))) };
         blobs.push(BlobSource { descriptor: descriptor.clone(), open: Box::new(open) });
     }
-    for descriptor in &load.blobs {
+    for (descriptor, source) in &load.blobs {
         let open = move || source.blob(descriptor).map_err(|error| io::Error::other(error.to_string()));
         blobs.push(BlobSource { descriptor: descriptor.clone(), open: Box::new(open) });
     }

@@ -135,11 +135,11 @@ impl ImageList {
         index
     }
 
-    /// Sends it: images of other repositories are copied (mounted, on the same registry) to that of `to` first.
+    /// Sends it to a registry, or writes it to a layout or an archive of one, with its images.
     ///
     /// # Errors
-    /// The registry's; an index without images.
-    pub fn push(&self, client: &Arc<Client>, to: &Reference, events: &dyn EventSink) -> Result<Digest> {
+    /// The registry's, what can't be written; an index without images; a place that takes none.
+    pub fn push(&self, client: &Arc<Client>, to: &Location, events: &dyn EventSink) -> Result<Digest> {
         if self.index.manifests.is_empty() {
             let message = format!("could not push `{}`: it holds no image", self.name.familiar());
             return Err(Failure::new(FailureKind::Build, message).into());
@@ -150,12 +150,35 @@ impl ImageList {
                 Failure::new(FailureKind::Usage, format!("could not push `{name}`: it was built here"));
             return Err(failure.help(format!("`rbuild push {name}` sends it with its images")).into());
         }
+        match to {
+            Location::Registry(to) => self.push_to_registry(client, to, events),
+            Location::DockerArchive { .. } => {
+                let message = format!("could not push an index to `{to}`: such an archive holds one image");
+                Err(Failure::new(FailureKind::Usage, message)
+                    .help("push it to `oci-archive:FILE`, `oci:DIR` or a registry")
+                    .into())
+            }
+            Location::Oci { .. } | Location::OciArchive { .. } => {
+                let places = self.index.manifests.iter().map(place_of).collect::<Result<Vec<_>>>()?;
+                relay::gather(client, self.document(), &places, to, events).map(|written| written.digest)
+            }
+        }
+    }
+
+    /// Images of other repositories are copied (mounted, on the same registry) to that of `to` first.
+    fn push_to_registry(
+        &self,
+        client: &Arc<Client>,
+        to: &Reference,
+        events: &dyn EventSink,
+    ) -> Result<Digest> {
         for entry in &self.index.manifests {
-            let source = entry.annotations.get(SOURCE).and_then(|source| Location::parse(source).ok());
-            let is_there = |source: &Location| matches!(source, Location::Registry(known) if known.repository() == to.repository());
-            if let Some(source) = source.filter(|source| !is_there(source)) {
+            let source = place_of(entry)?;
+            let is_there =
+                matches!(&source, Location::Registry(known) if known.repository() == to.repository());
+            if !is_there {
                 let to = Location::Registry(to.repository_digest(&entry.digest));
-                copy(client, &source.with_digest(&entry.digest), &to, None, events)?;
+                copy(client, &source, &to, None, events)?;
             }
         }
         let bytes = self.document().to_bytes();
@@ -250,6 +273,12 @@ pub(super) fn name_built(store: &Store, source: &str, target: &Reference) -> Res
     let Some(built) = Built::find(store, source)? else { return Ok(()) };
     let record = ImageRecord { reference: key(target), session: String::new(), ..built.record };
     store.set_tag(record).explain(FailureKind::Environment, || "could not write to the store".to_owned())
+}
+
+/// Where the image of an entry is.
+fn place_of(entry: &Descriptor) -> Result<Location> {
+    let noted = entry.annotations.get(SOURCE).map(String::as_str).unwrap_or_default();
+    Ok(Location::parse(noted)?.with_digest(&entry.digest))
 }
 
 /// How an entry's place is noted.

@@ -103,15 +103,8 @@ fn push(
     place: &'static Place,
 ) -> Result<(), CliError> {
     let to = match destination {
-        Some(text) => match Location::parse(text)? {
-            Location::Registry(to) => to,
-            archive => {
-                let failure =
-                    CliError::usage(format!("could not push an index to `{archive}`: it is no registry"));
-                return Err(failure.help("push it to a registry, and `rbuild copy` it from there"));
-            }
-        },
-        None => name.clone(),
+        Some(text) => Location::parse(text)?,
+        None => Location::Registry(name.clone()),
     };
     let work = Work::begin(global, place, false)?;
     let list = ImageList::find(&work.store, name)?;
