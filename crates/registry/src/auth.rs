@@ -109,8 +109,13 @@ impl Granted {
     }
 }
 
-/// The `Authorization` that answers the challenges of a 401.
-pub(crate) fn authorize(http: &Http, answer: &Answer, login: &Login<'_>) -> Result<Option<Granted>> {
+/// The `Authorization` that answers the challenges of a 401; of an answer without any, another one like what was `sent`.
+pub(crate) fn authorize(
+    http: &Http,
+    answer: &Answer,
+    login: &Login<'_>,
+    sent: Option<&str>,
+) -> Result<Option<Granted>> {
     if let Some(Credential::RegistryToken(token)) = &login.credential {
         return Ok(Some(Granted::header(format!("Bearer {token}"))));
     }
@@ -124,13 +129,14 @@ pub(crate) fn authorize(http: &Http, answer: &Answer, login: &Login<'_>) -> Resu
     if let Some(bearer) = challenges.iter().find(|challenge| challenge.scheme == "bearer") {
         return bearer_token(http, answer, bearer, login).map(Some);
     }
-    let basic = challenges.iter().any(|challenge| challenge.scheme == "basic");
-    match &login.credential {
-        Some(Credential::Basic { username, password }) if basic => {
-            Ok(Some(Granted::header(basic_value(username, password))))
-        }
-        _ => Ok(None),
-    }
+    let again = challenges.is_empty() && sent.is_some_and(|sent| sent.starts_with("Basic "));
+    let basic = again || challenges.iter().any(|challenge| challenge.scheme == "basic");
+    let header = match &login.credential {
+        Some(Credential::Basic { username, password }) if basic => Some(basic_value(username, password)),
+        _ => None,
+    };
+    // Without a challenge, the same again is refused again.
+    Ok(header.filter(|header| !again || Some(header.as_str()) != sent).map(Granted::header))
 }
 
 fn basic_value(username: &str, password: &str) -> String {

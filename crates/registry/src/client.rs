@@ -146,35 +146,48 @@ impl Client {
         let ours = url::origin(&target) == url::origin(&base);
         let slot = self.tokens.slot(&base.to_string(), &call.scopes);
         let insecure = endpoint.insecure || url::is_loopback(url::host_of(endpoint.reference.domain()));
-        // What this very call fetched and the registry refuses is not fetched again.
-        let mut fetched = false;
+        let repository = endpoint.reference.repository();
+        // What this very call fetched and the registry refuses is not fetched again, unless it came of a login that was
+        // looked up long ago.
+        let (mut fetched, mut looked_up) = (false, false);
         loop {
             let (authorization, generation) = slot.authorization();
-            let answer = self.http.send(Call {
+            let sent = authorization.filter(|_| ours);
+            let mut answer = self.http.send(Call {
                 method: call.method.clone(),
                 url: target.clone(),
                 headers: call.headers.clone(),
-                authorization: authorization.filter(|_| ours),
+                authorization: sent.clone(),
                 insecure,
                 body: open()?,
             })?;
             // A 401 of a host that a redirect led to is not about our login.
             let asked_by_us = ours && url::origin(&answer.url) == url::origin(&base);
-            if answer.status != 401 || !asked_by_us || fetched {
+            if looked_up || !asked_by_us || !wants_login(&mut answer, sent.as_deref()) {
                 return Ok(answer);
             }
+            let known = self.known_login(&repository);
+            // What worked until now may have run out at the helper, too.
+            let again = fetched || generation > 0;
             let renewal = slot.renew(generation, || {
-                // What worked until now may have run out at the helper, too.
-                let credential = self.login(&endpoint.reference.repository(), generation > 0)?;
+                let credential = self.login(&repository, again)?;
+                if fetched && known.as_ref() == Some(&credential) {
+                    return Ok(None);
+                }
                 let login = Login { credential, scopes: &call.scopes, insecure, offline: false };
-                Ok(authorize(&self.http, &answer, &login)?.map(|granted| granted.header))
+                let granted = authorize(&self.http, &answer, &login, sent.as_deref())?;
+                Ok(granted.map(|granted| granted.header))
             })?;
             match renewal {
                 Renewal::Nothing => return Ok(answer),
-                Renewal::Fetched => fetched = true,
+                Renewal::Fetched => (fetched, looked_up) = (true, again || known.is_none()),
                 Renewal::ByAnother => {}
             }
         }
+    }
+
+    fn known_login(&self, repository: &str) -> Option<Option<crate::Credential>> {
+        self.logins.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get(repository).cloned()
     }
 
     /// The login for a repository; `again` asks files and helpers anew.
@@ -186,6 +199,19 @@ impl Client {
         let found = self.credentials.lookup(repository, self.helper.as_deref())?;
         logins.insert(repository.to_owned(), found.clone());
         Ok(found)
+    }
+}
+
+/// Whether an answer asks for a login, or for another one. Amazon's says of a password that ran out that it is denied, in words
+/// alone; of HEAD not even that.
+fn wants_login(answer: &mut Answer, sent: Option<&str>) -> bool {
+    let with_password = sent.is_some_and(|sent| sent.starts_with("Basic "));
+    match answer.status {
+        401 => true,
+        403 if with_password => {
+            answer.method == Method::HEAD || answer.peek().to_ascii_lowercase().contains("token has expired")
+        }
+        _ => false,
     }
 }
 

@@ -202,6 +202,16 @@ impl Answer {
         Ok(bytes)
     }
 
+    /// The beginning of the body, which stays there to be read. That it can't be read is for the next reader to say.
+    pub(crate) fn peek(&mut self) -> String {
+        let mut reader = std::mem::replace(&mut self.body, Body::builder().data(Vec::new())).into_reader();
+        let mut head = Vec::new();
+        let _ = reader.by_ref().take(MAX_ERROR_BODY).read_to_end(&mut head);
+        let text = String::from_utf8_lossy(&head).into_owned();
+        self.body = Body::builder().reader(io::Cursor::new(head).chain(reader));
+        text
+    }
+
     /// The error that this answer means.
     pub(crate) fn into_error(self) -> RegistryError {
         let (status, method, url) = (self.status, self.method.to_string(), url::redacted(&self.url));

@@ -56,7 +56,7 @@ impl Client {
                 return answer.expect(&[200]).map(|_| credential.clone());
             }
             let login = Login { credential: Some(credential.clone()), scopes: &[], insecure, offline: true };
-            let Some(granted) = authorize(&self.http, &answer, &login)? else {
+            let Some(granted) = authorize(&self.http, &answer, &login, None)? else {
                 return Err(answer.into_error());
             };
             self.ask_version(&target, insecure, Some(granted.header))?.expect(&[200])?;

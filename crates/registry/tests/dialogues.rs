@@ -236,6 +236,66 @@ fn amazon_ecr() {
     refused(stranger, ErrorKind::Unauthorized, "401: Not Authorized");
 }
 
+/// A helper whose password is another each time; says how often it was asked.
+#[derive(Default)]
+struct Rotating(std::sync::atomic::AtomicUsize);
+
+impl HelperRunner for Rotating {
+    fn run(&self, _: &str, _: &str, _: &[u8]) -> io::Result<HelperOutput> {
+        let number = self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
+        let answer =
+            serde_json::json!({ "ServerURL": "", "Username": "AWS", "Secret": format!("password-{number}") });
+        Ok(HelperOutput { success: true, stdout: answer.to_string().into_bytes() })
+    }
+}
+
+#[test]
+fn a_password_that_runs_out_within_a_push_is_asked_for_again() {
+    let expired = r#"{"errors":[{"code":"DENIED","message":"Your authorization token has expired. Reauthenticate and try again."}]}"#;
+    let denied =
+        r#"{"errors":[{"code":"DENIED","message":"User: arn:aws:iam::1:user/ci is not authorized"}]}"#;
+    for status in [403, 401] {
+        let password = |number: usize| Login::Basic("AWS".into(), format!("password-{number}"));
+        let dialect = Dialect { expired: Some((status, expired)), ..Dialect::ecr() };
+        let registry = registry(dialect, password(1), "team/app");
+        let (helper, mut options) = (Arc::new(Rotating::default()), options());
+        let config = format!(r#"{{"credHelpers":{{"{}":"ecr-login"}}}}"#, registry.address());
+        options.credentials.add_document("config.json".as_ref(), config.as_bytes()).unwrap();
+        options.helper = Some(helper.clone());
+        let client = Client::new(options).unwrap();
+        let asked = || helper.0.load(std::sync::atomic::Ordering::SeqCst);
+        let to = registry.reference("team/copy:1");
+        let image = image();
+        let blobs = image.blobs();
+        // It runs out before each of these: a HEAD without a body is the first to hear of it, then a PUT, then a GET that
+        // asks for less than the push did.
+        push_blob(&client, &to, &to, &blobs[0].0, &blobs[0].1).unwrap();
+        registry.require(password(2));
+        push_blob(&client, &to, &to, &blobs[1].0, &blobs[1].1).unwrap();
+        push_blob(&client, &to, &to, &blobs[2].0, &blobs[2].1).unwrap();
+        registry.require(password(3));
+        let manifest = image.manifest().to_bytes();
+        client.push_manifest(&to, &image.media_type(), &manifest).unwrap();
+        assert_eq!(asked(), 3, "{status}: once for each password");
+        registry.require(password(4));
+        client.manifest(&to).unwrap();
+        assert_eq!(asked(), 4, "{status}");
+        // The helper has nothing newer that helps: it is asked once, and the registry's words are told.
+        registry.require(password(100));
+        let sent = registry.requests().len();
+        let result = client.push_manifest(&to, &image.media_type(), &manifest).map(drop);
+        let kind = if status == 403 { ErrorKind::Denied } else { ErrorKind::Unauthorized };
+        refused(result, kind, "Your authorization token has expired");
+        assert_eq!((asked(), registry.requests().len() - sent), (5, 2), "{status}");
+        // What is forbidden for another reason is no matter of the password.
+        registry.require(password(5));
+        registry.fault(Fault::once("PUT", "/manifests/", Effect::Status(403, Vec::new(), denied.to_owned())));
+        let result = client.push_manifest(&to, &image.media_type(), &manifest).map(drop);
+        refused(result, ErrorKind::Denied, "is not authorized");
+        assert_eq!(asked(), 5, "{status}");
+    }
+}
+
 #[test]
 fn azure_acr() {
     let login = Login::Token {

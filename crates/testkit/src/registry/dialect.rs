@@ -16,6 +16,9 @@ pub struct Dialect {
     pub insufficient: &'static str,
     /// The whole challenge of a registry without tokens.
     pub basic: &'static str,
+    /// Of a registry without tokens, its answer to a password that is not (any more) the right one: status and body, no
+    /// challenge. Without it that is a 401 as for strangers.
+    pub expired: Option<(u16, &'static str)>,
     /// Body of a 401 of the registry.
     pub unauthorized: &'static str,
     /// The token server's answer to a wrong login: status and body.
@@ -57,6 +60,7 @@ impl Default for Dialect {
             names_scope: true,
             insufficient: "",
             basic: r#"Basic realm="test""#,
+            expired: None,
             unauthorized: AUTHENTICATE,
             wrong_login: (401, r#"{"details":"incorrect username or password"}"#),
             strangers: Some((401, r#"{"details":"incorrect username or password"}"#)),
@@ -97,6 +101,10 @@ impl Dialect {
     pub fn ecr() -> Dialect {
         Dialect {
             basic: r#"Basic realm="https://123456789012.dkr.ecr.eu-central-1.amazonaws.com/",service="ecr.amazonaws.com""#,
+            expired: Some((
+                403,
+                r#"{"errors":[{"code":"DENIED","message":"Your authorization token has expired. Reauthenticate and try again."}]}"#,
+            )),
             unauthorized: "Not Authorized\n",
             no_manifest: r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"Requested image not found"}]}"#,
             storage: Some(307),

@@ -41,7 +41,10 @@ pub(super) fn check(
     let challenge = match &state.login {
         Login::Open => return None,
         Login::Basic(user, password) if given == basic(user, password) => return None,
-        Login::Basic(..) => dialect.basic.to_owned(),
+        Login::Basic(..) => match dialect.expired.filter(|_| !given.is_empty()) {
+            Some((status, body)) => return Some(Response::json(status, body)),
+            None => dialect.basic.to_owned(),
+        },
         Login::Token { .. } => {
             let token = given.strip_prefix("Bearer ").unwrap_or_default();
             let allowed = state.tokens.get(token);
