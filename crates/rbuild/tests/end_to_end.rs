@@ -21,6 +21,7 @@ mod images;
 mod interop;
 mod kills;
 mod outputs;
+mod pages;
 mod platforms;
 mod registry;
 mod reproducible;

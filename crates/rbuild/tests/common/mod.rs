@@ -8,6 +8,7 @@
 //! test.run(&["--target", "nowhere"]).fails(1, &["nowhere"]);
 //! ```
 
+mod browser;
 mod image;
 mod protected;
 mod registry;
@@ -23,6 +24,7 @@ use std::process::{Command, ExitStatus, Output, Stdio};
 
 use tempfile::TempDir;
 
+pub(crate) use browser::in_browser;
 pub(crate) use image::{Entry, Image, Kind};
 pub(crate) use protected::{Protected, log_in, succeeds_with_password};
 pub(crate) use registry::registry;
