@@ -10,6 +10,7 @@ use crate::commands::args::{
     ManifestCommand, PruneArgs, PullArgs, PushArgs, RmiArgs, SaveArgs, TagArgs,
 };
 use crate::commands::run_args::{ExecArgs, KillArgs, LogsArgs, PsArgs, RmArgs, RunArgs, StopArgs, WaitArgs};
+use crate::docker_words::translated;
 use crate::resources::LimitArgs;
 
 /// Builds container images from Dockerfiles, without a daemon and without root.
@@ -82,8 +83,8 @@ impl From<IsolationWay> for rbuild_executor::Isolation {
     }
 }
 
-/// The command line with global options that stand before a command moved behind it, as Docker takes them: clap would read
-/// what follows an option as a build.
+/// The command line in rbuild's words, and with global options that stand before a command moved behind it, as Docker takes
+/// them: clap would read what follows an option as a build.
 pub(crate) fn arranged(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = arguments.into_iter().collect();
     let mut at = 1;
@@ -97,6 +98,7 @@ pub(crate) fn arranged(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsS
             _ => break,
         }
     }
+    translated(&mut arguments, at);
     let commands = Cli::command();
     let named = arguments.get(at).and_then(|name| name.to_str());
     if named.is_some_and(|name| commands.get_subcommands().any(|command| command.get_name() == name)) {

@@ -11,6 +11,7 @@ mod commands;
 mod context;
 mod csv;
 mod diagnostics;
+mod docker_words;
 mod dockerfile;
 mod entitlements;
 mod failure;
