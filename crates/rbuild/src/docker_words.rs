@@ -44,6 +44,15 @@ pub(crate) fn translated(arguments: &mut Vec<OsString>, at: usize) {
     arguments.splice(at..end, meant);
 }
 
+/// What a user typed as a command with words behind it, though there is no such command: clap takes it for a build context,
+/// and complains of the second word.
+pub(crate) fn unknown_command<'a>(arguments: &'a [OsString], error: &clap::Error) -> Option<&'a str> {
+    let first = arguments.get(1)?.to_str()?;
+    let is_word = !first.is_empty() && first.bytes().all(|byte| byte.is_ascii_lowercase());
+    let is_conflict = error.kind() == clap::error::ErrorKind::ArgumentConflict;
+    (is_conflict && is_word && !std::path::Path::new(first).exists()).then_some(first)
+}
+
 fn here<'a>(first: &str, second: &'a str) -> Option<Vec<&'a str>> {
     let known = MEANT.iter().find(|(group, names, _)| *group == first && names.contains(&second));
     if let Some((_, _, words)) = known {

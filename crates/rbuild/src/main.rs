@@ -44,6 +44,12 @@ use crate::failure::CliError;
 fn main() -> ExitCode {
     let arguments = args::arranged(std::env::args_os());
     let cli = Cli::try_parse_from(&arguments).unwrap_or_else(|error| {
+        if let Some(name) = docker_words::unknown_command(&arguments, &error) {
+            let failure = CliError::usage(format!("there is no command `{name}`"));
+            let style = Style { colour: colour(std::io::stderr().is_terminal()) };
+            report(failure.help("`rbuild --help` lists them; a build takes one context"), style);
+            std::process::exit(error.exit_code());
+        }
         // Nobody is left to tell if standard error is gone.
         let _ = error.print();
         // Docker's `run` keeps 1 and 2 for the command that it runs.

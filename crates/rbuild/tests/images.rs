@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::common::{Run, Test, text, tool};
+use crate::common::{RBUILD, Run, Test, text, tool};
 
 const DOCKERFILE: &str = "FROM busybox\nRUN echo content > /file && chown 1000:50 /file\nENV A=b\nLABEL team=x\nCMD [\"cat\", \"/file\"]\n";
 
@@ -223,4 +223,25 @@ fn what_a_running_build_holds_stays() {
     assert_eq!(printed(&test, &["images", "--format", "{{.Repository}}"]), "app");
     // The image is whole.
     printed(&test, &["save", "-o", "image.tar", "app:1"]);
+}
+
+#[test]
+fn dockers_longer_commands_and_commands_that_are_none() {
+    let test = Test::new("FROM busybox\nENV A=1\n");
+    let rbuild = |words: &[&str]| Run::of(test.command().args(words));
+    rbuild(&["image", "build", "-q", "-t", "app:1", text(&test.context())]).succeeds();
+    rbuild(&["image", "tag", "app:1", "app:2"]).succeeds();
+    let listed = rbuild(&["image", "ls", "--format", "table {{.Repository}}\\t{{.Tag}}"]);
+    assert_eq!(listed.said(), "REPOSITORY   TAG\napp          1\napp          2");
+    let format = "{{range .Config.Env}}{{println .}}{{end}}";
+    assert!(rbuild(&["image", "inspect", "-f", format, "app:1"]).said().ends_with("A=1"));
+    rbuild(&["image", "rm", "app:2"]).succeeds();
+    rbuild(&["builder", "prune", "-af"]).succeeds();
+    assert!(rbuild(&["help", "push"]).said().contains("--all-tags"));
+    assert!(rbuild(&["version"]).said().starts_with("rbuild "));
+    for words in [&["start", "web"][..], &["network", "ls"], &["image", "prune"]] {
+        let name = format!("there is no command `{}`", words[0]);
+        let run = Run::of(Command::new(RBUILD).args(words).current_dir(test.beside("")));
+        run.fails(2, &[&name, "rbuild --help"]);
+    }
 }
