@@ -12,6 +12,7 @@ use std::ffi::{OsStr, OsString};
 use rbuild_fs::{FileKind, Meta, Root, RootfsPath, Timestamp, Xattrs};
 
 use crate::LayerError;
+use crate::kept::Kept;
 use crate::overlay::{OPAQUE, is_opaque, is_whiteout, make_whiteout};
 
 /// Makes in the empty `into` what the directories of a stack, the topmost first, show together.
@@ -66,6 +67,8 @@ pub struct Baseline {
     /// By folder: what lies in it.
     folders: BTreeMap<RootfsPath, BTreeMap<OsString, Known>>,
     root: Option<Folder>,
+    /// What lies in the tree and is no part of it.
+    kept: Kept,
 }
 
 #[derive(Debug)]
@@ -97,6 +100,11 @@ impl Baseline {
     /// Looks at all of a tree, and returns when the clock that stamps changes has moved on: a change in the same tick
     /// would not show.
     pub fn of(tree: &Root) -> Result<Self, LayerError> {
+        Self::without(tree, Kept::default())
+    }
+
+    /// The same for a tree in which others have something too: what is kept from wiping is never a change.
+    pub fn without(tree: &Root, kept: Kept) -> Result<Self, LayerError> {
         let mut folders = BTreeMap::new();
         let mut latest = Timestamp::default();
         let mut todo = vec![RootfsPath::root()];
@@ -104,6 +112,9 @@ impl Baseline {
             let mut names = BTreeMap::new();
             for (name, meta) in tree.read_dir_meta(&path)? {
                 let below = path.join(&name);
+                if kept.contains(&below) {
+                    continue;
+                }
                 latest = latest.max(meta.ctime);
                 let folder = meta.is_dir().then(|| Folder::of(tree, &below, &meta)).transpose()?;
                 if folder.is_some() {
@@ -118,7 +129,20 @@ impl Baseline {
         while coarse_clock() <= latest {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
-        Ok(Self { folders, root })
+        Ok(Self { folders, root, kept })
+    }
+
+    /// A file that is known to be as it was has got another time of change.
+    pub fn accept(&mut self, tree: &Root, path: &RootfsPath) -> Result<(), LayerError> {
+        let (Some(meta), Some(parent), Some(name)) = (tree.meta(path)?, path.parent(), path.file_name())
+        else {
+            return Ok(());
+        };
+        let known = self.folders.get_mut(&parent).and_then(|names| names.get_mut(name));
+        if let Some(known) = known.filter(|known| known.inode == meta.inode) {
+            known.changed = meta.ctime;
+        }
+        Ok(())
     }
 }
 
@@ -157,7 +181,8 @@ impl Changes<'_> {
     /// `known`: it is the folder that the baseline has under this name.
     fn folder(&mut self, path: &RootfsPath, known: bool) -> Result<(), LayerError> {
         let before = self.before.folders.get(path).filter(|_| known);
-        let now = self.tree.read_dir_meta(path)?;
+        let mut now = self.tree.read_dir_meta(path)?;
+        now.retain(|(name, _)| !self.before.kept.contains(&path.join(name)));
         for (name, meta) in &now {
             let was = before.and_then(|names| names.get(name));
             let below = path.join(name);

@@ -4,6 +4,7 @@ mod common;
 
 use common::{Place, assert_tree};
 use rbuild_fs::FileKind;
+use rbuild_layer::Kept;
 use rbuild_layer::flat::{Baseline, merge, write_changes};
 
 const FIFO: (FileKind, u32) = (FileKind::Fifo, 0o640);
@@ -120,4 +121,37 @@ fn changes_over_what_was_are_what_is() {
     assert_eq!(merged(&[&upper, &lower]).tree(), work.tree());
     let (one, other) = (upper.meta("same").unwrap(), upper.meta("third").unwrap());
     assert_eq!(one.inode, other.inode, "names of one file stay names of one file");
+}
+
+#[test]
+fn what_others_have_in_the_tree_is_no_change() {
+    let (tree, upper) = (base(), Place::new());
+    let kept = Kept::new(["/folder/deep", "/quiet/untouched"].map(Into::into));
+    let before = Baseline::without(&tree.root, kept).unwrap();
+    tree.file("folder/deep/x", "other").file("folder/deep/new", "n");
+    for name in ["quiet/untouched", "written"] {
+        std::fs::write(tree.host(name), "other").unwrap();
+    }
+    write_changes(&before, &tree.root, &upper.root).unwrap();
+    let shown = upper.tree();
+    assert_eq!(shown.keys().filter(|path| *path != "/").collect::<Vec<_>>(), ["/written"]);
+}
+
+#[test]
+fn a_file_that_was_moved_away_and_back_is_accepted() {
+    let (tree, upper) = (base(), Place::new());
+    let mut before = Baseline::of(&tree.root).unwrap();
+    for name in ["/folder/in", "/quiet/untouched"] {
+        let (there, aside) = (name.into(), "/aside".into());
+        tree.root.rename(&there, &aside).unwrap();
+        tree.root.rename(&aside, &there).unwrap();
+    }
+    before.accept(&tree.root, &"/folder/in".into()).unwrap();
+    // Another inode is another file, whoever says that it is the same.
+    tree.file("new", "old").root.rename(&"/new".into(), &"/written".into()).unwrap();
+    before.accept(&tree.root, &"/written".into()).unwrap();
+    write_changes(&before, &tree.root, &upper.root).unwrap();
+    let shown = upper.tree();
+    assert!(!shown.contains_key("/folder/in"), "{shown:?}");
+    assert!(shown.contains_key("/quiet/untouched") && shown.contains_key("/written"), "{shown:?}");
 }
