@@ -90,6 +90,12 @@ impl Client {
         })
     }
 
+    /// Reads the system's certificate authorities now instead of when they are first needed: who replaces them later
+    /// has no say.
+    pub fn read_authorities(&self) {
+        self.http.read_authorities();
+    }
+
     /// What an image name may mean, in the order to try; see [`RegistriesConf::candidates`].
     pub fn candidates(&self, name: &str) -> Result<Vec<Reference>> {
         self.registries.candidates(name)

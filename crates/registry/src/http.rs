@@ -89,6 +89,10 @@ impl Http {
         })
     }
 
+    pub(crate) fn read_authorities(&self) {
+        self.trust.system();
+    }
+
     /// Sends `call` once, following redirects of GET and HEAD. Any status is an answer.
     pub(crate) fn send(&self, mut call: Call<'_>) -> Result<Answer> {
         for _ in 0..=MAX_REDIRECTS {

@@ -51,7 +51,8 @@ impl Trust {
         Ok(builder.build())
     }
 
-    fn system(&self) -> &[Certificate<'static>] {
+    /// The system's, read once.
+    pub(crate) fn system(&self) -> &[Certificate<'static>] {
         self.system.get_or_init(|| {
             let found = rustls_native_certs::load_native_certs();
             found.certs.iter().map(|der| Certificate::from_der(der).to_owned()).collect()
