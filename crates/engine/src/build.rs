@@ -39,6 +39,8 @@ pub(crate) struct Shared<'a> {
     done: Done,
     /// Folders that were opened, by path.
     folders: Mutex<BTreeMap<String, Files>>,
+    /// In place one command works at a time.
+    pub(crate) root_turn: Mutex<()>,
     /// The RUN that failed first, and the one step that is to be entered.
     pub(crate) stops: Mutex<Stops>,
     /// Whether a step was told of that is carried out for a reason of its own.
@@ -54,6 +56,7 @@ impl<'a> Shared<'a> {
             steps: Steps::default(),
             done: Done::default(),
             folders: Mutex::default(),
+            root_turn: Mutex::default(),
             stops: Mutex::default(),
             told: AtomicBool::new(false),
             fetched: Mutex::default(),
@@ -271,6 +274,7 @@ impl<'a> Builder<'a> {
             lineage: Lineage { stage, instruction: "FROM".to_owned(), index: 0 },
             leaves: self.kept.contains(&index),
             bare: false,
+            runs: false,
             begun: Instant::now(),
             wishes: CacheWishes::default(),
         };
@@ -416,6 +420,7 @@ impl<'a> Builder<'a> {
             lineage,
             leaves,
             bare: false,
+            runs: false,
             begun: Instant::now(),
             wishes,
         }

@@ -36,6 +36,8 @@ pub(crate) struct Script {
     pub(crate) executed: RawFd,
     /// Readable when rbuild is dead.
     pub(crate) parent: RawFd,
+    /// There is no pid namespace that ends with init: it ends all that the command has left itself, and when it is asked to.
+    pub(crate) ends_all: bool,
     /// Paths to try in order.
     pub(crate) programs: CStrings,
     /// The program was named without a slash, so what is not there is looked for further on.
@@ -127,12 +129,31 @@ impl Script {
                 Some(libc::SIGCHLD) => {
                     while let Some((pid, status)) = sys::wait_raw(-1, libc::WNOHANG) {
                         if pid == command {
+                            self.end_all();
                             return self.say(Record::Ended { status });
                         }
                     }
                 }
+                Some(libc::SIGTERM) if self.ends_all => {
+                    self.end_all();
+                    return 0;
+                }
                 Some(signal) => sys::kill(command, signal),
                 None => {}
+            }
+        }
+    }
+
+    /// Kills every child and, as the dead leave theirs to init, every descendant.
+    fn end_all(&self) {
+        if !self.ends_all {
+            return;
+        }
+        loop {
+            kill_children();
+            // Nothing left, not even what could not be listed.
+            if sys::wait_raw(-1, 0).is_none() {
+                return;
             }
         }
     }
@@ -173,7 +194,7 @@ pub(crate) fn outlive(
     keep: &[RawFd],
     program: &mut dyn FnMut() -> i32,
 ) -> i32 {
-    let ready = die_with_parent(parent)
+    let ready = die_with_parent(parent, Signal::KILL)
         .and_then(|()| connect(streams))
         .and_then(|()| sys::close_all_except(keep))
         // Kept past the exec too.
@@ -181,6 +202,30 @@ pub(crate) fn outlive(
     let Ok((child, _)) = ready.and_then(|()| sys::clone_child(0, program)) else { return 1 };
     while sys::wait_raw(child, 0).is_none() {}
     0
+}
+
+/// Signals each process of `/proc/thread-self/children` (proc(5)): numbers, each with a space behind it. What does not fit
+/// comes the next time.
+fn kill_children() {
+    let Ok(list) =
+        openat(CWD, c"/proc/thread-self/children", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    else {
+        return;
+    };
+    let mut buffer = [0u8; 4096];
+    let length = rustix::io::read(&list, &mut buffer).unwrap_or(0);
+    let mut pid = 0i32;
+    for byte in buffer.get(..length).unwrap_or_default() {
+        match byte {
+            b'0'..=b'9' => pid = pid.saturating_mul(10).saturating_add(i32::from(byte - b'0')),
+            _ => {
+                if pid > 0 {
+                    sys::kill(pid, libc::SIGKILL);
+                }
+                pid = 0;
+            }
+        }
+    }
 }
 
 fn runnable(path: &CStr) -> Result<(), Errno> {
@@ -193,7 +238,10 @@ fn runnable(path: &CStr) -> Result<(), Errno> {
 
 fn carry_out(op: &SetupOp, slots: &mut [RawFd], parent: RawFd) -> Result<(), Errno> {
     match op {
-        SetupOp::DieWithParent => die_with_parent(parent),
+        SetupOp::DieWithParent => die_with_parent(parent, Signal::KILL),
+        SetupOp::EndWithParent => die_with_parent(parent, Signal::TERM),
+        SetupOp::GatherOrphans => rustix::process::set_child_subreaper(Some(rustix::process::getpid())),
+        SetupOp::NoNewPrivileges => rustix::thread::set_no_new_privs(true),
         SetupOp::CloseOthers(keep) | SetupOp::CloseSetup(keep) => sys::close_all_except(keep),
         SetupOp::StandardStreams(fds) => connect(*fds),
         SetupOp::HideMemory => rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable),
@@ -253,8 +301,8 @@ fn carry_out(op: &SetupOp, slots: &mut [RawFd], parent: RawFd) -> Result<(), Err
     }
 }
 
-fn die_with_parent(parent: RawFd) -> Result<(), Errno> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+fn die_with_parent(parent: RawFd, signal: Signal) -> Result<(), Errno> {
+    rustix::process::set_parent_process_death_signal(Some(signal))?;
     // The parent may have died before the line above. In a new pid namespace getppid is 0 in both cases, so its pidfd is asked.
     let mut fds = [PollFd::from_borrowed_fd(borrow(parent), PollFlags::IN)];
     match poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? {

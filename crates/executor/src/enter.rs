@@ -11,7 +11,7 @@ use rustix::thread::{Gid, UnshareFlags, set_thread_res_gid, set_thread_res_uid};
 
 use crate::idmap::{self, Extent, IdMap};
 use crate::outside::{Outside, OutsideCommand};
-use crate::{Capability, EnterError, sys};
+use crate::{Capability, EnterError, InPlace, sys};
 
 /// What kind of place this process is in after [`enter`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub enum PlaceKind {
     Mapped,
     /// Uid 0 of an own user namespace with this one id: every file has to belong to it.
     SingleId,
+    /// Root of a container without user namespaces and mounts, whose own root file system is there to be built in.
+    InPlace,
     /// No user namespace and no mounts: COPY works, RUN does not; [`Place::shortfall`] says why.
     None,
 }
@@ -33,9 +35,15 @@ pub struct Place {
     id_map: IdMap,
     outside: Outside,
     shortfall: Option<EnterError>,
+    in_place: Option<InPlace>,
 }
 
 impl Place {
+    /// The container whose root is there to be built in; of [`PlaceKind::InPlace`] only.
+    pub fn in_place(&self) -> Option<&InPlace> {
+        self.in_place.as_ref()
+    }
+
     /// What this place allows.
     pub fn kind(&self) -> PlaceKind {
         self.kind
@@ -67,6 +75,8 @@ pub enum Isolation {
     Namespace,
     /// A user namespace with one id, whatever more could be had.
     SingleId,
+    /// The container's own root file system, where it is marked as made for that.
+    InPlace,
     /// No namespaces: RUN is refused.
     None,
 }
@@ -81,6 +91,10 @@ pub enum Isolation {
 pub fn enter(isolation: Isolation) -> Result<Place, EnterError> {
     match isolation {
         Isolation::None => return Ok(nowhere(EnterError::NotWanted)),
+        Isolation::InPlace => {
+            let found = InPlace::here().map_err(EnterError::NotInPlace)?;
+            return in_container(found, EnterError::NotWanted);
+        }
         Isolation::SingleId => {}
         Isolation::Auto | Isolation::Namespace => {
             if has(capability("SYS_ADMIN")) && private_mounts().is_ok() {
@@ -89,13 +103,17 @@ pub fn enter(isolation: Isolation) -> Result<Place, EnterError> {
                     id_map: current_map()?,
                     outside: Outside::direct(),
                     shortfall: None,
+                    in_place: None,
                 });
             }
         }
     }
     match try_in_child() {
         Ok(()) => enter_namespace(isolation),
-        Err(refused) if isolation == Isolation::Auto => Ok(nowhere(refused)),
+        Err(refused) if isolation == Isolation::Auto => match InPlace::here() {
+            Ok(found) => in_container(found, refused),
+            Err(_) => Ok(nowhere(refused)),
+        },
         Err(refused) => Err(refused),
     }
 }
@@ -103,7 +121,13 @@ pub fn enter(isolation: Isolation) -> Result<Place, EnterError> {
 /// The place of a process that stays as it is.
 fn nowhere(why: EnterError) -> Place {
     let id_map = IdMap { uids: own(getuid().as_raw()), gids: own(getgid().as_raw()) };
-    Place { kind: PlaceKind::None, id_map, outside: Outside::direct(), shortfall: Some(why) }
+    Place { kind: PlaceKind::None, id_map, outside: Outside::direct(), shortfall: Some(why), in_place: None }
+}
+
+/// The place of a process that builds in the container's own root, with all ids of the host.
+fn in_container(found: InPlace, why: EnterError) -> Result<Place, EnterError> {
+    let (kind, outside) = (PlaceKind::InPlace, Outside::direct());
+    Ok(Place { kind, id_map: current_map()?, outside, shortfall: Some(why), in_place: Some(found) })
 }
 
 fn enter_namespace(isolation: Isolation) -> Result<Place, EnterError> {
@@ -126,7 +150,7 @@ fn enter_namespace(isolation: Isolation) -> Result<Place, EnterError> {
     private_mounts().map_err(|e| EnterError::step("unshare the mount namespace", e))?;
     let id_map = seen_from_the_host(current_map()?, parent);
     let kind = if id_map.is_single() { PlaceKind::SingleId } else { PlaceKind::Mapped };
-    Ok(Place { kind, id_map, outside, shortfall })
+    Ok(Place { kind, id_map, outside, shortfall, in_place: None })
 }
 
 /// The map to ask for, decided while still outside.

@@ -2,6 +2,8 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
+use crate::NotHere;
+
 /// Why this place gives no user namespace, or not the widest one. Each message is followed by [`EnterError::remedy`].
 #[derive(Debug, thiserror::Error)]
 pub enum EnterError {
@@ -43,6 +45,9 @@ pub enum EnterError {
         /// Its words on stderr.
         message: String,
     },
+    /// Building in place was asked for, and this is no place for it.
+    #[error("this is no container for builds in place")]
+    NotInPlace(#[source] NotHere),
     /// The user asked for less than this place may give.
     #[error("another way of isolation was asked for")]
     NotWanted,
@@ -68,6 +73,11 @@ impl EnterError {
             Self::UserNamespace { .. } | Self::Mount { .. } => Some(
                 "in a container, its seccomp profile forbids this: run it with `--security-opt seccomp=unconfined`, or as a pod \
                  with `seccompProfile: Unconfined`"
+                    .into(),
+            ),
+            Self::NotInPlace(_) => Some(
+                "start a new container of an image made as `examples/ci-image` is, with nothing added to its root but volumes; \
+                 `--isolation=auto` takes the best way there is"
                     .into(),
             ),
             Self::NotWanted => Some("leave out `--isolation`".into()),
@@ -170,6 +180,17 @@ pub enum SandboxError {
     /// `USER name:group` with a group that is not in the image's `/etc/group`.
     #[error("no group `{0}` in /etc/group of the image")]
     NoSuchGroup(String),
+    /// What needs namespaces or mounts, in a place that has neither.
+    #[error("{what} cannot be had in place: {why}")]
+    InPlace {
+        /// What was asked for.
+        what: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// File work in the root of the container.
+    #[error(transparent)]
+    Files(rbuild_fs::PathError),
     /// A numeric id above 2147483647.
     #[error("id `{0}` is out of range (0 to 2147483647)")]
     IdRange(String),

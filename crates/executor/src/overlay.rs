@@ -2,8 +2,9 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
+use rbuild_fs::RootfsPath;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -12,7 +13,7 @@ use rustix::mount::{
 };
 
 use crate::stubs::{CopiedUp, prune};
-use crate::{SandboxError, sys};
+use crate::{Claim, SandboxError, sys};
 
 /// The kernel's limit of lower directories in one overlay (`OVL_MAX_STACK`).
 pub(crate) const MOST_LOWERS: usize = 500;
@@ -41,12 +42,7 @@ impl Overlay<'_> {
             ([lower], None) => clone_of(lower, true)?,
             _ => self.mount_overlay()?,
         };
-        Ok(Mounted {
-            mount: Some(mount),
-            lowers: self.lowers.to_vec(),
-            upper: self.upper.map(Path::to_path_buf),
-            copied_up: Mutex::default(),
-        })
+        Ok(Mounted::of(mount, self.lowers.to_vec(), self.upper.map(Path::to_path_buf), None))
     }
 
     /// Tries an overlay with everything that the builder counts on (user xattrs, whiteouts, opaque directories) in a fresh
@@ -158,9 +154,36 @@ pub struct Mounted {
     pub(crate) upper: Option<PathBuf>,
     /// Folders that a sandbox's mount points, and nothing else, brought into the upper.
     pub(crate) copied_up: Mutex<Vec<CopiedUp>>,
+    /// The right to work in it where it is the container's own root.
+    pub(crate) in_place: Option<Arc<Claim>>,
+    /// Files that made way for a mount there, and have another time of change for it.
+    pub(crate) put_back: Mutex<Vec<RootfsPath>>,
 }
 
 impl Mounted {
+    /// The container's own root file system, as it stands: nothing is mounted.
+    ///
+    /// # Errors
+    /// None but a want of descriptors.
+    pub fn in_place(claim: Arc<Claim>) -> Result<Self, SandboxError> {
+        Ok(Self::of(open_directory(Path::new("/"))?, Vec::new(), None, Some(claim)))
+    }
+
+    fn of(
+        mount: OwnedFd,
+        lowers: Vec<PathBuf>,
+        upper: Option<PathBuf>,
+        in_place: Option<Arc<Claim>>,
+    ) -> Self {
+        let (copied_up, put_back) = (Mutex::default(), Mutex::default());
+        Self { mount: Some(mount), lowers, upper, copied_up, in_place, put_back }
+    }
+
+    /// Files that a command found as they were, though the kernel gave them another time of change.
+    pub fn put_back(&self) -> Vec<RootfsPath> {
+        std::mem::take(&mut *self.put_back.lock().unwrap_or_else(|e| e.into_inner()))
+    }
+
     /// Another descriptor of the same tree.
     pub fn try_clone_fd(&self) -> io::Result<OwnedFd> {
         self.as_fd().try_clone_to_owned()

@@ -34,6 +34,12 @@ pub enum KernelFs {
 pub enum SetupOp {
     /// The kernel kills init when the thread that runs the sandbox ends; init ends itself if that has happened already.
     DieWithParent,
+    /// The kernel asks init to end when the thread that runs the command ends: in place it has others to end first.
+    EndWithParent,
+    /// What loses its parent becomes init's child, as there is no pid namespace to do it.
+    GatherOrphans,
+    /// Neither setuid bits nor file capabilities give rights any more, which a filter takes where CAP_SYS_ADMIN is not held.
+    NoNewPrivileges,
     /// Close every descriptor of rbuild's but these. Init never execs, so our locks would outlive us in it.
     CloseOthers(Vec<RawFd>),
     /// An empty pipe, and the two pipes of the output, become 0, 1 and 2.
@@ -136,6 +142,9 @@ impl fmt::Display for SetupOp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DieWithParent => write!(f, "die with rbuild"),
+            Self::EndWithParent => write!(f, "end with rbuild"),
+            Self::GatherOrphans => write!(f, "gather orphans"),
+            Self::NoNewPrivileges => write!(f, "gain no privileges"),
             Self::CloseOthers(kept) => write!(f, "close all descriptors but {} of the set-up", kept.len()),
             Self::StandardStreams(_) => write!(f, "connect stdin, stdout and stderr"),
             Self::HideMemory => write!(f, "hide the memory of init"),

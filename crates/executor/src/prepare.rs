@@ -296,6 +296,7 @@ pub(crate) fn script(
         report,
         executed,
         parent,
+        ends_all: false,
         programs: CStrings::new(programs),
         search,
         argv: CStrings::new(argv),
@@ -405,7 +406,7 @@ pub(crate) fn c_string(what: &'static str, text: &OsStr) -> Result<CString, Sand
 }
 
 /// Above our own hard limit only CAP_SYS_RESOURCE of the host's user namespace may go, which only trying can tell.
-fn limit(wanted: &Rlimit) -> SetupOp {
+pub(crate) fn limit(wanted: &Rlimit) -> SetupOp {
     let most = rustix::process::getrlimit(wanted.resource).maximum;
     let clamp = |value: Option<u64>| match (value, most) {
         (Some(value), Some(most)) => Some(value.min(most)),

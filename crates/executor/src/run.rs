@@ -12,6 +12,7 @@ use rustix::process::{
 };
 
 use crate::child::{RECORD, Record, Script};
+use crate::in_place::run_in_place;
 use crate::plan::SetupOp;
 use crate::prepare::{Ends, Prepared, current_map, prepare};
 use crate::report::Running;
@@ -30,6 +31,8 @@ pub(crate) struct Lines {
     /// At its end when the command's program runs, or never will.
     executed: OwnedFd,
     sandbox: Sandbox,
+    /// What ends the sandbox.
+    end: Signal,
 }
 
 /// The child's ends, and the parent's that belong to them.
@@ -54,6 +57,9 @@ pub fn run(
 ) -> Result<ExitReport, SandboxError> {
     if cancel.is_cancelled() {
         return Ok(ExitReport::Cancelled);
+    }
+    if let Some(claim) = &spec.root.in_place {
+        return run_in_place(spec, claim, output, cancel);
     }
     let scope = Scope::of(spec)?;
     let supervision = scope.clone().map(|scope| supervise(spec, scope, spec.sidecar.as_deref()));
@@ -184,7 +190,13 @@ impl Streams {
     /// Lets the child's ends go: it has its own.
     pub(crate) fn lines(self, pid: i32, init: OwnedFd) -> Lines {
         let Streams { ends: _, stdout, stderr, report, executed, master } = self;
-        Lines { stdout, stderr, report, executed, sandbox: Sandbox::new(Running { init, pid, master }) }
+        let sandbox = Sandbox::new(Running { init, pid, master });
+        Lines { stdout, stderr, report, executed, sandbox, end: Signal::KILL }
+    }
+
+    /// The same for an init that has to end others before itself.
+    pub(crate) fn lines_in_place(self, pid: i32, init: OwnedFd) -> Lines {
+        Lines { end: Signal::TERM, ..self.lines(pid, init) }
     }
 }
 
@@ -227,7 +239,7 @@ pub(crate) fn follow(
         match poll(&mut fds, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(e) => {
-                let _ = pidfd_send_signal(init, Signal::KILL);
+                let _ = pidfd_send_signal(init, lines.end);
                 let _ = reap(lines);
                 return Err(SandboxError::call("wait for the sandbox", e));
             }
@@ -264,7 +276,7 @@ pub(crate) fn follow(
         }
         if !cancelled && cancel.is_cancelled() {
             cancelled = true;
-            let _ = pidfd_send_signal(init, Signal::KILL);
+            let _ = pidfd_send_signal(init, lines.end);
         }
     }
 }

@@ -68,6 +68,8 @@ pub(crate) enum IsolationWay {
     Namespace,
     /// Namespaces and one user id, file owners in a journal
     SingleId,
+    /// The root file system of a container that was made to be built in
+    InPlace,
     /// No namespaces: RUN is refused
     None,
 }
@@ -78,6 +80,7 @@ impl From<IsolationWay> for rbuild_executor::Isolation {
             IsolationWay::Auto => Self::Auto,
             IsolationWay::Namespace => Self::Namespace,
             IsolationWay::SingleId => Self::SingleId,
+            IsolationWay::InPlace => Self::InPlace,
             IsolationWay::None => Self::None,
         }
     }

@@ -31,7 +31,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use rbuild_executor::Place;
+use rbuild_executor::{EnterError, Place};
 
 use crate::args::{Cli, Command};
 use crate::commands::{
@@ -64,7 +64,11 @@ fn main() -> ExitCode {
         Ok(place) => carry_out(cli, Box::leak(Box::new(place))),
         Err(error) => {
             let help = error.remedy();
-            let failure = CliError::environment("could not enter a user namespace".to_owned(), error);
+            let what = match &error {
+                EnterError::NotInPlace(_) => "could not build in place",
+                _ => "could not enter a user namespace",
+            };
+            let failure = CliError::environment(what.to_owned(), error);
             Err(match help {
                 Some(help) => failure.help(help),
                 None => failure,

@@ -107,7 +107,12 @@ pub(crate) fn client(global: &GlobalArgs, place: &'static Place) -> Result<Clien
         },
         ..ClientOptions::default()
     };
-    Client::new(options).map_err(fault)
+    let client = Client::new(options).map_err(fault)?;
+    if place.in_place().is_some() {
+        // A base image's own would take their place.
+        client.read_authorities();
+    }
+    Ok(client)
 }
 
 /// Where images live and who we are there: podman's files, and what Docker's daemon is told.

@@ -11,12 +11,13 @@ use std::sync::{Mutex, PoisonError};
 
 use rbuild_context::{SelectOptions, Tree};
 use rbuild_executor::{Mounted, Overlay};
-use rbuild_fs::{FileSidecar, Root, RootfsPath, Sidecar};
+use rbuild_fs::{FileSidecar, Meta, Root, RootfsPath, Sidecar};
 use rbuild_image::ChainId;
 use rbuild_layer::copy::{CopyOptions, copy};
-use rbuild_layer::flat;
+use rbuild_layer::{Kept, flat};
 use rbuild_store::{MemoLinks, NewSnapshot, Parent, Resource, SnapshotId, SnapshotInfo, Store};
 
+use super::in_place::Ground;
 use super::{copy_root_folder, mounted_root};
 use crate::error::{Explain, FailureKind, Result};
 use crate::images::open_tree;
@@ -97,7 +98,7 @@ fn folded(store: &Store, top: &SnapshotId) -> Result<SnapshotId> {
 fn copy_stack(lowers: &[PathBuf], new: &NewSnapshot) -> Result<()> {
     let mounted = mount(&Overlay { lowers, upper: None, work: None })?;
     let to = open_tree(&new.upper(), &new.sidecar())?;
-    copy_tree(mounted_root(&mounted)?, &to, &CopyOptions::default())
+    copy_tree(mounted_root(&mounted)?, &to, false, &mut |_, _| true)
 }
 
 /// The one directory that shows all of the stack, made of links to its files.
@@ -174,19 +175,34 @@ pub(crate) struct Copied {
     path: PathBuf,
     sidecar: PathBuf,
     baseline: flat::Baseline,
+    /// The container's own root, which is wiped after all else.
+    ground: Option<Ground>,
 }
 
 impl Copied {
     /// Copies the tree of `lowers` (one, or none) into the empty folder `path`.
     pub(crate) fn of(lowers: &[PathBuf], path: PathBuf, sidecar: PathBuf) -> Result<Self> {
-        let fault = || "could not copy a root file system".to_owned();
         let to = open_tree(&path, &sidecar)?;
         if let Some(from) = lowers.first() {
             let from = open_tree(from, &from.with_file_name("sidecar"))?;
-            copy_tree(from, &to, &CopyOptions { split_links: true, ..CopyOptions::default() })?;
+            copy_tree(from, &to, true, &mut |_, _| true)?;
         }
-        let baseline = flat::Baseline::of(&to).explain(FailureKind::Environment, fault)?;
-        Ok(Copied { path, sidecar, baseline })
+        Self::new(path, sidecar, Kept::default(), None)
+    }
+
+    /// A tree as it is now, but for what is kept.
+    pub(super) fn new(path: PathBuf, sidecar: PathBuf, kept: Kept, ground: Option<Ground>) -> Result<Self> {
+        let fault = || "could not look at a root file system".to_owned();
+        let tree = open_tree(&path, &sidecar)?;
+        let baseline = flat::Baseline::without(&tree, kept).explain(FailureKind::Environment, fault)?;
+        Ok(Copied { path, sidecar, baseline, ground })
+    }
+
+    /// These files are as they were, whatever their time of change.
+    pub(super) fn accept(&mut self, paths: &[RootfsPath]) -> Result<()> {
+        let tree = open_tree(&self.path, &self.sidecar)?;
+        let accepted = paths.iter().try_for_each(|path| self.baseline.accept(&tree, path));
+        accepted.explain(FailureKind::Environment, || "could not find what a step has changed".to_owned())
     }
 
     /// The tree, as an overlay would show it.
@@ -198,15 +214,26 @@ impl Copied {
     pub(super) fn write_changes(&self, upper: &Path) -> Result<()> {
         let (tree, upper) = (open_tree(&self.path, &self.sidecar)?, open_tree(upper, &self.sidecar)?);
         flat::write_changes(&self.baseline, &tree, &upper)
-            .explain(FailureKind::Environment, || "could not find what a step has changed".to_owned())
+            .explain(FailureKind::Environment, || "could not find what a step has changed".to_owned())?;
+        self.ground.as_ref().map_or(Ok(()), |ground| ground.add_mount_points(&upper))
     }
 }
 
-/// Everything, owners, times and links included; the root folder's own data last.
-fn copy_tree(from: Root, to: &Root, options: &CopyOptions) -> Result<()> {
+/// Everything that is let in, owners and times included; the root folder's own data last. Names of one file stay that, or
+/// become files of their own.
+pub(super) fn copy_tree(
+    from: Root,
+    to: &Root,
+    split_links: bool,
+    lets_in: &mut dyn FnMut(&RootfsPath, &Meta) -> bool,
+) -> Result<()> {
+    let options = CopyOptions { split_links, ..CopyOptions::default() };
     let fault = || "could not copy a root file system".to_owned();
     let tree = Tree::rootfs(from);
-    let all = tree.select("/", &SelectOptions::default()).explain(FailureKind::Environment, fault)?;
-    copy(&tree, &[all], to, &RootfsPath::root(), true, options).explain(FailureKind::Environment, fault)?;
+    let mut all = tree.select("/", &SelectOptions::default()).explain(FailureKind::Environment, fault)?;
+    for found in &mut all.matches {
+        found.entries.retain(|entry| lets_in(&RootfsPath::root().join(&entry.path), &entry.meta));
+    }
+    copy(&tree, &[all], to, &RootfsPath::root(), true, &options).explain(FailureKind::Environment, fault)?;
     copy_root_folder(tree.root(), to)
 }

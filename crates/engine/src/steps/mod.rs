@@ -6,6 +6,7 @@ mod copy;
 mod devices;
 mod ended;
 pub(crate) mod folding;
+mod in_place;
 mod look_up;
 mod mounts;
 mod run;
@@ -55,6 +56,8 @@ pub(crate) struct Step {
     pub(crate) leaves: bool,
     /// Work in a bare folder instead of the merged tree (`COPY --link`).
     pub(crate) bare: bool,
+    /// A command works in it, which in place needs the container's own root.
+    pub(crate) runs: bool,
     /// When its key was begun.
     pub(crate) begun: Instant,
     /// What comments above the instruction ask of the cache.
@@ -212,16 +215,26 @@ impl Builder<'_> {
         let store_fault = || "could not write to the store".to_owned();
         let (new, lowers) = begin(self.store, &parent)?;
         let upper = new.upper();
-        let (workspace, copied) = if step.bare {
+        let in_place = self.in_place(step);
+        let (workspace, mut copied) = if step.bare {
             (Workspace { mounted: None, root: open_tree(&upper, &new.sidecar())?, number }, None)
         } else {
-            let (mounted, copied) = mount_over(self.store, &new, &lowers)?;
+            let (mounted, copied) = match &in_place {
+                Some((container, _turn)) => {
+                    let (mounted, copied) = in_place::fill(container, &lowers, new.sidecar())?;
+                    (mounted, Some(copied))
+                }
+                None => mount_over(self.store, &new, &lowers)?,
+            };
             (Workspace { root: mounted_root(&mounted)?, mounted: Some(mounted), number }, copied)
         };
         let outcome = match work(&workspace) {
             Ok(()) if self.cancel.is_cancelled() => Err(BuildError::Cancelled),
             outcome => outcome,
         };
+        if let (Some(mounted), Some(copied)) = (&workspace.mounted, &mut copied) {
+            copied.accept(&mounted.put_back())?;
+        }
         drop(workspace);
         match (outcome, copied) {
             (Err(error), _) if !self.keeps_failed(number) => return Err(error),
@@ -233,6 +246,7 @@ impl Builder<'_> {
                 }
             }
         }
+        drop(in_place);
         if let (Some(epoch), true) = (self.request.epoch, self.request.rewrite_timestamp) {
             clamp_times(&new.upper(), epoch)?;
         }

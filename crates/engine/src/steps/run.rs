@@ -84,6 +84,8 @@ impl Builder<'_> {
                 .help("allow it with `--allow security.insecure`")
                 .into());
         }
+        self.refuse_in_place(network, insecure, !devices.is_empty())?;
+        step.runs = true;
         self.run_key(state, &argv, network, insecure, &mounts, &mut step);
         let platform = state.config.platform();
         let planned = Arc::new(PlannedRun {

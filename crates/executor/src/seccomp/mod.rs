@@ -3,4 +3,4 @@
 mod bpf;
 mod rules;
 
-pub(crate) use rules::{Told, calls, docker_filter, supervised_filter};
+pub(crate) use rules::{Told, calls, docker_filter, no_network_filter, supervised_filter};

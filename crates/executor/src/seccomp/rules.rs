@@ -65,6 +65,21 @@ pub(crate) fn supervised_filter(
     )
 }
 
+/// Docker's for a command that is to have no network where no namespace can be had: sockets of this machine only.
+pub(crate) fn no_network_filter(capabilities: CapabilitySet) -> Vec<Instruction> {
+    const LOCAL: &[u32] = &[libc::AF_UNIX as u32, libc::AF_NETLINK as u32];
+    const NO_FAMILY: Action = Action::Errno(libc::EAFNOSUPPORT as u16);
+    assemble(
+        &|call, condition| match call.name {
+            "socket" => Leaf::Only(LOCAL, NO_FAMILY),
+            // It has the family in memory, where no filter can look.
+            "socketcall" => Leaf::Do(UNKNOWN),
+            _ => leaf(condition, capabilities),
+        },
+        true,
+    )
+}
+
 /// When a supervised call is told to the supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Told {
@@ -229,6 +244,26 @@ mod tests {
             (161, 0, DENIED),
         ] {
             assert_eq!(evaluate(&filter, X86_64, number, argument), expected, "{number}");
+        }
+    }
+
+    #[test]
+    fn without_a_network_only_local_sockets_are_made() {
+        let filter = no_network_filter(CapabilitySet::docker());
+        let refused = Action::Errno(libc::EAFNOSUPPORT as u16);
+        for (architecture, number, argument, expected, name) in [
+            (X86_64, 41, 1, Action::Allow, "socket(AF_UNIX)"),
+            (X86_64, 41, 16, Action::Allow, "socket(AF_NETLINK)"),
+            (X86_64, 41, 2, refused, "socket(AF_INET)"),
+            (X86_64, 41, 10, refused, "socket(AF_INET6)"),
+            (X86_64, 41, 17, refused, "socket(AF_PACKET)"),
+            (X86_64, 425, 0, DENIED, "io_uring_setup, which makes sockets without the call"),
+            (X86_64, X32 + 41, 2, refused, "x32 socket(AF_INET)"),
+            (X86, 359, 2, refused, "i386 socket(AF_INET)"),
+            (X86, 102, 1, UNKNOWN, "i386 socketcall"),
+            (X86_64, 59, 0, Action::Allow, "execve"),
+        ] {
+            assert_eq!(evaluate(&filter, architecture, number, argument), expected, "{name}");
         }
     }
 

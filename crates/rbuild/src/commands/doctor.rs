@@ -52,6 +52,11 @@ fn isolation(place: &Place) -> Finding {
              new files take some 10 µs more"
                 .to_owned()
         }
+        PlaceKind::InPlace => {
+            "in place: RUN works in this container's own root file system, one at a time and kept apart from nothing; each fills \
+             the root and wipes it"
+                .to_owned()
+        }
         PlaceKind::None => "no user namespace: COPY, ADD and metadata work, RUN does not".to_owned(),
     };
     let better = place.shortfall().map(|error| match error.remedy() {
@@ -70,7 +75,7 @@ fn snapshots(root: &Path, place: &Place) -> Finding {
     let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
     let found = format!("copies: each step copies the files below it ({error}{cause})");
     // Without mounts another file system does not help.
-    let helps = place.kind() != PlaceKind::None;
+    let helps = !matches!(place.kind(), PlaceKind::None | PlaceKind::InPlace);
     let better = "a store on a volume or another file system that overlays can use (ext4, xfs, btrfs, tmpfs), by --root";
     Finding { what, found, better: helps.then(|| better.to_owned()) }
 }
@@ -79,7 +84,7 @@ fn programs(place: &Place) -> Finding {
     let path = surroundings::variable("PATH").unwrap_or_default();
     let there = |name: &str| std::env::split_paths(&path).any(|folder| folder.join(name).is_file());
     let wanted: &[&str] = match place.kind() {
-        PlaceKind::Root => &["git"],
+        PlaceKind::Root | PlaceKind::InPlace => &["git"],
         _ => &["git", "newuidmap", "newgidmap"],
     };
     let (found, missing): (Vec<&str>, Vec<&str>) = wanted.iter().partition(|name| there(name));

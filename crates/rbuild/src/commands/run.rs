@@ -76,15 +76,12 @@ fn start(
     }
 }
 
-/// A container needs a sandbox; its remedy is that of RUN.
-fn can_run(place: &Place) -> Result<(), CliError> {
-    if place.kind() != PlaceKind::None {
+/// A container and a shell need a sandbox; its remedy is that of RUN.
+pub(crate) fn can_run(place: &Place) -> Result<(), CliError> {
+    if !matches!(place.kind(), PlaceKind::None | PlaceKind::InPlace) {
         return Ok(());
     }
-    let failure = Failure::new(
-        FailureKind::Environment,
-        "could not run a container: there is no sandbox to be had here",
-    );
+    let failure = Failure::new(FailureKind::Environment, "there is no sandbox to be had here");
     let (failure, help) = match place.shortfall() {
         Some(why) => (failure.caused_by(why.to_string()), why.remedy()),
         None => (failure, None),

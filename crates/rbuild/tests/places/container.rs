@@ -105,6 +105,10 @@ pub(crate) struct Container<'a> {
     pub(crate) rights: Rights,
     /// The store lies in a volume, not on the container's overlay.
     pub(crate) volume: bool,
+    /// The image is that of `examples/ci-image`, whose root is there to be built in.
+    pub(crate) in_place: bool,
+    /// What runs in it, of the shared folder.
+    pub(crate) script: &'static str,
     pub(crate) own: &'a Path,
     pub(crate) fixture: &'a Fixture,
 }
@@ -124,7 +128,7 @@ impl Container<'_> {
              exec runc --root {own}/runc run rbuild-places-{pid}-{name}",
             bundle = bundle.display(),
             own = self.own.display(),
-            rootfs = self.fixture.rootfs().display(),
+            rootfs = if self.in_place { self.fixture.ci_image() } else { self.fixture.rootfs() }.display(),
             pid = std::process::id(),
         );
         let mut command = Command::new("unshare");
@@ -136,8 +140,15 @@ impl Container<'_> {
     fn config(&self) -> Value {
         let uid = self.rights.uid();
         let privileged = self.rights == Rights::Privileged;
-        let store = if self.volume { "/volume/store" } else { "/work/store" };
-        let run = format!("exec sh /shared/run /out {store} /shared $(cat /out/cases)");
+        let (shell, store) = match (self.in_place, self.volume) {
+            (true, _) => ("/rbuild/busybox", "/rbuild/store"),
+            (false, true) => ("/bin/busybox", "/volume/store"),
+            (false, false) => ("/bin/busybox", "/work/store"),
+        };
+        let (at, script) = (self.volumes(), self.script);
+        let run = format!(
+            "exec {shell} sh {at}/shared/{script} {at}/out {store} {at}/shared $({shell} cat {at}/out/cases)"
+        );
         let mut linux = json!({
             "namespaces": [{ "type": "pid" }, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" }],
             "resources": { "devices": [{ "allow": privileged, "access": "rwm" }] },
@@ -154,7 +165,7 @@ impl Container<'_> {
             "root": { "path": "rootfs" },
             "hostname": "place",
             "process": {
-                "args": ["/bin/sh", "-c", run],
+                "args": [shell, "sh", "-c", run],
                 "cwd": "/",
                 "env": ["PATH=/usr/bin:/bin", "HOME=/tmp"],
                 "user": { "uid": uid, "gid": uid },
@@ -166,7 +177,13 @@ impl Container<'_> {
         })
     }
 
+    /// Where the container has them: in place where no build looks.
+    fn volumes(&self) -> &'static str {
+        if self.in_place { "/rbuild" } else { "" }
+    }
+
     fn mounts(&self, privileged: bool) -> Value {
+        let volume = |name: &str| format!("{}/{name}", self.volumes());
         let bind = |target: &str, source: &Path, mode: &str| json!({ "destination": target, "type": "bind", "source": source, "options": ["bind", mode] });
         let of_kernel = |target: &str, kind: &str, options: &[&str]| json!({ "destination": target, "type": kind, "source": kind, "options": options });
         json!([
@@ -180,9 +197,9 @@ impl Container<'_> {
             of_kernel("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777"]),
             of_kernel("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
             of_kernel("/sys", "sysfs", &["nosuid", "noexec", "nodev", if privileged { "rw" } else { "ro" }]),
-            bind("/shared", &self.fixture.shared(), "ro"),
-            bind("/out", &self.own.join("out"), "rw"),
-            bind("/volume", &self.own.join("volume"), "rw"),
+            bind(&volume("shared"), &self.fixture.shared(), "ro"),
+            bind(&volume("out"), &self.own.join("out"), "rw"),
+            bind(&volume("volume"), &self.own.join("volume"), "rw"),
         ])
     }
 }

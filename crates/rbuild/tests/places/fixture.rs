@@ -14,12 +14,17 @@ use crate::places::Place;
 const RBUILD: &str = env!("CARGO_BIN_EXE_rbuild");
 const TESTDATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/places");
 
+const CI_IMAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/ci-image");
+
 /// Runs every build, one after the other: `sh RUN OUT STORE SHARED CASE…`.
 const RUN: &str = r#"
 out=$1 store=$2 shared=$3; shift 3
-$shared/rbuild --root "$store" doctor >"$out/doctor" 2>&1
+rbuild=$shared/rbuild
+# Below /rbuild it is in an image that is there to be built in, and only from there it may.
+test -x /rbuild/rbuild && rbuild=/rbuild/rbuild
+$rbuild --root "$store" doctor >"$out/doctor" 2>&1
 for case; do
-    $shared/rbuild --root "$store" --progress plain --secret id=key,src=$shared/key \
+    $rbuild --root "$store" --progress plain --secret id=key,src=$shared/key \
         --build-context base=oci-layout://$shared/base:latest --build-context debian=oci-layout://$shared/debian:latest \
         -o type=tar,dest="$out/$case.tar" "$shared/cases/$case" >"$out/$case.log" 2>&1
     echo $? >"$out/$case.code"
@@ -52,6 +57,7 @@ impl Fixture {
         }
         fs::copy(RBUILD, shared.join("rbuild")).expect("rbuild");
         fs::write(shared.join("run"), RUN).unwrap();
+        fs::write(shared.join("guards"), crate::guards::SCRIPT).unwrap();
         fs::write(shared.join("key"), "a secret of 22 letters").unwrap();
         base::write(&shared.join("base"));
         copy_tree(&Path::new(TESTDATA).join("cases"), &shared.join("cases"));
@@ -62,7 +68,31 @@ impl Fixture {
         let status = Command::new("chmod").args(["-R", "a+rX"]).arg(&shared).status();
         assert!(status.expect("chmod").success());
         fixture.make_rootfs();
+        fixture.make_ci_image();
         fixture
+    }
+
+    /// The root file system of `examples/ci-image`, built by rbuild, and a shell for the tests where no build sees it.
+    pub(crate) fn ci_image(&self) -> PathBuf {
+        self.folder.path().join("ci-image")
+    }
+
+    fn make_ci_image(&self) {
+        let authorities = self.folder.path().join("authorities");
+        fs::create_dir_all(&authorities).unwrap();
+        fs::write(authorities.join("ca-certificates.crt"), "").unwrap();
+        let root = self.ci_image();
+        let built = Command::new(RBUILD)
+            .arg("--root")
+            .arg(self.folder.path().join("ci-store"))
+            .arg(format!("--build-context=program={}", self.shared().display()))
+            .arg(format!("--build-context=authorities={}", authorities.display()))
+            .arg(format!("--output=type=local,dest={}", root.display()))
+            .arg(CI_IMAGE)
+            .output()
+            .expect("rbuild");
+        assert!(built.status.success(), "examples/ci-image: {}", text(&built.stderr));
+        fs::copy("/bin/busybox", root.join("rbuild/busybox")).expect("a static busybox");
     }
 
     /// What every place sees, read-only.
@@ -90,14 +120,20 @@ impl Fixture {
         fs::write(root.join("etc/group"), "root:x:0:\nu:x:1000:\n").unwrap();
     }
 
-    /// Runs all builds in a place; the answer is the folder with what came out, or why the place cannot be made here.
-    pub(crate) fn run(&self, place: &Place) -> Result<PathBuf, String> {
-        let own = self.folder.path().join(place.name);
-        let [out, volume] = ["out", "volume"].map(|name| own.join(name));
-        for path in [&own, &out, &volume] {
+    /// The folder of one place, with `out` and `volume` in it.
+    pub(crate) fn own(&self, name: &str) -> PathBuf {
+        let own = self.folder.path().join(name);
+        for path in [&own, &own.join("out"), &own.join("volume")] {
             fs::create_dir_all(path).unwrap();
             fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap();
         }
+        own
+    }
+
+    /// Runs all builds in a place; the answer is the folder with what came out, or why the place cannot be made here.
+    pub(crate) fn run(&self, place: &Place) -> Result<PathBuf, String> {
+        let own = self.own(place.name);
+        let out = own.join("out");
         let mut command = place.command(self, &own)?;
         command.args(self.cases.iter().map(|case| &case.name));
         let output = command.current_dir("/").stdin(Stdio::null()).output().map_err(|e| e.to_string())?;

@@ -9,6 +9,7 @@
 mod base;
 mod container;
 mod fixture;
+mod guards;
 mod image;
 mod places;
 mod table;
@@ -70,6 +71,8 @@ fn missing() -> Option<&'static str> {
 }
 
 fn trials(table: &Arc<Mutex<Table>>, ready: Option<(&Arc<Fixture>, &Arc<Reference>)>) -> Vec<Trial> {
+    let fixture = ready.map(|(fixture, _)| fixture.clone());
+    let guards = Trial::test("guards", move || fixture.map_or(Ok(()), |fixture| guards::hold(&fixture)));
     PLACES
         .iter()
         .map(|place| {
@@ -80,6 +83,7 @@ fn trials(table: &Arc<Mutex<Table>>, ready: Option<(&Arc<Fixture>, &Arc<Referenc
                 None => Ok(()),
             })
         })
+        .chain([guards])
         .collect()
 }
 

@@ -42,12 +42,19 @@ enum Kind {
     Container {
         rights: Rights,
         volume: bool,
+        in_place: bool,
     },
 }
 
 /// Without overlays a step works in copies, in which names of one file are files of their own.
 const SPLIT_LINKS: &[(&str, &str)] =
     &[("tar-in-run", "a command sees one name of each file of the steps below")];
+
+const IN_PLACE: &[(&str, &str)] = &[
+    SPLIT_LINKS[0],
+    ("mount-points-vanish", "`ls /` shows /rbuild"),
+    ("mounts-secret", "a secret is seen to be a link into memory"),
+];
 
 const fn container(name: &'static str, rights: Rights, volume: bool, doctor: &'static str) -> Place {
     let promise = match rights.blocked() {
@@ -57,7 +64,7 @@ const fn container(name: &'static str, rights: Rights, volume: bool, doctor: &'s
     let exceptions = if volume || rights.blocked() { &[] } else { SPLIT_LINKS };
     Place {
         name,
-        kind: Kind::Container { rights, volume },
+        kind: Kind::Container { rights, volume, in_place: false },
         promise,
         refusal: "RUN needs user namespaces",
         doctor,
@@ -98,6 +105,14 @@ pub(crate) const PLACES: &[Place] = &[
     container("k8s-user", Rights::Kubernetes { uid: 1000 }, true, "one user id"),
     container("k8s-root-overlay", Rights::Kubernetes { uid: 0 }, false, "copies"),
     container("k8s-user-overlay", Rights::Kubernetes { uid: 1000 }, false, "copies"),
+    Place {
+        name: "docker-root-in-place",
+        kind: Kind::Container { rights: Rights::Docker { uid: 0 }, volume: false, in_place: true },
+        promise: Promise::All,
+        refusal: "",
+        doctor: "in place: RUN works in this container's own root",
+        exceptions: IN_PLACE,
+    },
     container("docker-root", Rights::Docker { uid: 0 }, false, "seccomp=unconfined"),
     container("docker-user", Rights::Docker { uid: 1000 }, false, "seccomp=unconfined"),
     container("restricted", Rights::Restricted, true, "seccomp=unconfined"),
@@ -111,8 +126,9 @@ impl Place {
         match &self.kind {
             Kind::Root => Ok(on_host(Command::new("/bin/busybox"), own, &shared)),
             Kind::Account { uid, ids } => Ok(on_host(account(*uid, *ids, own), own, &shared)),
-            Kind::Container { rights, volume } => {
-                Container { rights: *rights, volume: *volume, own, fixture }.command(self.name)
+            Kind::Container { rights, volume, in_place } => {
+                let (rights, volume, in_place) = (*rights, *volume, *in_place);
+                Container { rights, volume, in_place, script: "run", own, fixture }.command(self.name)
             }
         }
     }

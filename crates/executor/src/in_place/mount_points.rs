@@ -1,0 +1,58 @@
+//! Where the container runtime has mounted something (proc(5), mountinfo).
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+/// One line of `/proc/self/mountinfo`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct MountPoint {
+    pub(super) path: PathBuf,
+    /// What part of its file system is shown: `/` is all of it.
+    pub(super) part: PathBuf,
+    pub(super) source: String,
+}
+
+/// Every mount of a mountinfo file, `/` included, in its order.
+pub(super) fn parse(text: &str) -> Vec<MountPoint> {
+    text.lines().filter_map(line).collect()
+}
+
+fn line(line: &str) -> Option<MountPoint> {
+    let mut fields = line.split(' ');
+    let (part, path) = (fields.nth(3)?, fields.next()?);
+    // Optional fields end with a dash; the type and the source follow.
+    let source = fields.skip_while(|field| *field != "-").nth(2)?;
+    Some(MountPoint { path: unescaped(path), part: unescaped(part), source: source.to_owned() })
+}
+
+/// Space, tab, newline and backslash are written as three octal digits.
+fn unescaped(text: &str) -> PathBuf {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let octal = bytes.get(at + 1..at + 4).filter(|_| byte == b'\\');
+        let value = octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        out.push(value.unwrap_or(byte));
+        at += if value.is_some() { 4 } else { 1 };
+    }
+    OsString::from_vec(out).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_kernel() {
+        let text = "22 1 0:21 / / rw,relatime shared:1 master:2 - overlay overlay rw,lowerdir=/a\n\
+                    30 22 8:1 /var/lib/x\\040y/hosts /etc/hosts rw - ext4 /dev/sda1 rw\n\
+                    broken line\n";
+        let found = parse(text);
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[0], MountPoint { path: "/".into(), part: "/".into(), source: "overlay".into() });
+        assert_eq!(found[1].part, PathBuf::from("/var/lib/x y/hosts"));
+        assert_eq!((found[1].path.clone(), &*found[1].source), ("/etc/hosts".into(), "/dev/sda1"));
+    }
+}
