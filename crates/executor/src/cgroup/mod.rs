@@ -45,19 +45,7 @@ impl Cgroups {
         accessat(CWD, &base, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
             .map_err(|e| not_delegated(e.into()))?;
         sweep(&base);
-        let enabled = words(&base, "cgroup.subtree_control");
-        let mut wanted: Vec<_> = limits.settings().into_iter().map(|setting| setting.controller).collect();
-        wanted.dedup();
-        wanted.retain(|controller| !enabled.iter().any(|known| known == controller));
-        let there = words(&base, "cgroup.controllers");
-        let missing: Vec<String> = wanted
-            .iter()
-            .filter(|name| !there.iter().any(|known| known == *name))
-            .map(|&name| name.into())
-            .collect();
-        if !missing.is_empty() {
-            return Err(NoCgroups::Controllers { path: base, missing });
-        }
+        let wanted = still_off(&base, limits)?;
         if !wanted.is_empty() {
             empty(&base).map_err(|error| match error {
                 Some(error) => not_delegated(error),
@@ -80,6 +68,21 @@ impl Cgroups {
         let group = Cgroup { path };
         group.limit(limits)?;
         Ok(Arc::new(group))
+    }
+}
+
+/// The controllers that these limits want and that are yet to be switched on for the children of a group.
+fn still_off(base: &Path, limits: &Limits) -> Result<Vec<&'static str>, NoCgroups> {
+    let enabled = words(base, "cgroup.subtree_control");
+    let there = words(base, "cgroup.controllers");
+    let mut wanted: Vec<_> = limits.settings().into_iter().map(|setting| setting.controller).collect();
+    wanted.dedup();
+    wanted.retain(|controller| !enabled.iter().any(|known| known == controller));
+    let is_missing = |name: &&&str| !there.iter().any(|known| known == **name);
+    let missing: Vec<String> = wanted.iter().filter(is_missing).map(|&name| name.into()).collect();
+    match missing.is_empty() {
+        true => Ok(wanted),
+        false => Err(NoCgroups::Controllers { path: base.into(), missing }),
     }
 }
 
