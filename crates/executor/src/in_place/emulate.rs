@@ -249,6 +249,10 @@ impl<'a> Emulated<'a> {
         first.map(|()| self.put_back)
     }
 
+    fn is_folder(&self, path: &RootfsPath) -> Result<bool> {
+        Ok(self.root.meta(path).map_err(fault)?.is_some_and(|meta| meta.is_dir()))
+    }
+
     fn undo(&self, undo: Undo) -> Result<()> {
         let root = self.root;
         match undo {
@@ -258,8 +262,9 @@ impl<'a> Emulated<'a> {
                 if empty { root.remove_all(&path).map_err(fault) } else { Ok(()) }
             }
             Undo::Remove(path) => root.remove_all(&path).map_err(fault),
-            // Removed by the command: what was there goes with it.
-            Undo::GiveBack(path, source, _) if root.meta(&path).map_err(fault)?.is_none() => {
+            // Below a mount the command could not have removed it, or put a link in its place, which must not get into the store.
+            Undo::GiveBack(path, source, _) if !self.is_folder(&path)? => {
+                root.remove_all(&path).map_err(fault)?;
                 fs::create_dir_all(&source).map_err(|e| SandboxError::path("create", &source, e))
             }
             Undo::GiveBack(path, source, true) => match move_out(root, &path, &source).map_err(fault)? {
@@ -385,6 +390,19 @@ mod tests {
         assert!(after.contains_key(&RootfsPath::new("/run/pid")));
         assert!(!after.contains_key(&RootfsPath::new("/run/secrets")));
         assert_ne!(after[&RootfsPath::new("/etc")].0, Timestamp::from_seconds(1_000_000));
+    }
+
+    #[test]
+    fn a_link_in_place_of_a_cache_does_not_get_into_the_store() {
+        let (folder, root) = trees();
+        let at = |name: &str| folder.path().join(name);
+        let mut mounts = Emulated::new(&root, &[], &at("home"));
+        mounts.make_all(&[bind("/c", at("cache"))]).unwrap();
+        fs::remove_dir_all(at("root/c")).unwrap();
+        std::os::unix::fs::symlink("/etc", at("root/c")).unwrap();
+        mounts.take_back().unwrap();
+        assert!(at("cache").symlink_metadata().unwrap().is_dir());
+        assert!(at("root/c").symlink_metadata().is_err());
     }
 
     #[test]
