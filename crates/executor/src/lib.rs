@@ -29,6 +29,7 @@ mod outside;
 mod overlay;
 mod plan;
 mod prepare;
+mod record;
 mod report;
 mod run;
 mod seccomp;

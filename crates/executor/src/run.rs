@@ -11,10 +11,11 @@ use rustix::process::{
     PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, getpid, pidfd_open, pidfd_send_signal, waitid,
 };
 
-use crate::child::{RECORD, Record, Script};
+use crate::child::Script;
 use crate::in_place::run_in_place;
 use crate::plan::SetupOp;
 use crate::prepare::{Ends, Prepared, current_map, prepare};
+use crate::record::{RECORD, Record};
 use crate::report::Running;
 use crate::stubs::CopiedUp;
 use crate::supervise::{Credentials, Owners, Scope, Supervision, known_owners, write_sidecar};
