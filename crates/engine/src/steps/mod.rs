@@ -9,6 +9,7 @@ pub(crate) mod folding;
 mod in_place;
 mod look_up;
 mod mounts;
+mod opened;
 mod run;
 mod ssh;
 mod stacked;
