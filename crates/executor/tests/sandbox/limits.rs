@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rbuild_executor::{
-    Cancel, Cgroup, CgroupTree, Cgroups, ExitReport, Limits, NoCgroups, PlaceKind, Stream, run,
+    Cancel, Cgroup, CgroupTree, Cgroups, ExitReport, Limits, Mount, MountKind, NoCgroups, PlaceKind, Source,
+    Stream, run,
 };
 
 use crate::fixture::{Box, Test, chain, directory, place, run_spec};
@@ -187,11 +188,16 @@ fn a_real_group_is_entered_and_removed() {
     };
     let path = group.path().to_owned();
     let sandbox = Box::new();
-    let mut spec = sandbox.spec(&["sh", "-c", "(sleep 98761 &) ; grep ^0:: /proc/self/cgroup"]);
+    let line = "(sleep 98761 &) ; grep ^0:: /proc/self/cgroup; until test -e /seen/it; do sleep 0.02; done";
+    let mut spec = sandbox.spec(&["sh", "-c", line]);
+    let seen = directory();
+    let source = Source::Path(seen.path().into());
+    spec.mounts = vec![Mount { target: "/seen".into(), kind: MountKind::Bind { source, read_only: true } }];
     spec.cgroup = Some(group.clone());
     let (mut inside, mut output) = (String::new(), String::new());
     let mut sink = |_: Stream, bytes: &[u8]| {
         inside = text(&path, "cgroup.procs");
+        fs::write(seen.path().join("it"), "").unwrap();
         output.push_str(&String::from_utf8_lossy(bytes));
     };
     let report = run(&spec, &mut sink, &Cancel::new().unwrap()).unwrap();
