@@ -77,13 +77,11 @@ impl Workload {
         matches!(self.make, Make::Transfer)
     }
 
-    /// Changes one line of the context's sources, each time another way; `false` where there are none.
-    pub(super) fn edit(&self, context: &Path, time: usize) -> Result<bool> {
+    /// Changes one line of the context's sources, to what it never was before; `false` where there are none.
+    pub(super) fn edit(&self, context: &Path) -> Result<bool> {
         let Make::Example { edited, .. } = self.make else { return Ok(false) };
         let file = context.join(edited);
-        let source = fs::read_to_string(&file)?;
-        let kept = source.split("\n// edit ").next().unwrap_or_default().trim_end();
-        fs::write(&file, format!("{kept}\n// edit {time}\nexport const edition = {time};\n"))?;
+        fs::write(&file, edited_again(&fs::read_to_string(&file)?))?;
         Ok(true)
     }
 
@@ -125,6 +123,13 @@ impl Workload {
         }
         Ok(context)
     }
+}
+
+fn edited_again(source: &str) -> String {
+    const MARK: &str = "\n// edit ";
+    let (kept, last) = source.split_once(MARK).unwrap_or((source.trim_end(), "0"));
+    let next = last.split('\n').next().and_then(|last| last.parse::<u64>().ok()).unwrap_or(0) + 1;
+    format!("{kept}{MARK}{next}\nexport const edition = {next};\n")
 }
 
 /// Fills a folder by `make`, unless it is there; one that was not finished is made anew.
@@ -341,6 +346,13 @@ mod tests {
         assert_eq!(Bytes(1).take(100, true), Bytes(1).take(100, true));
         assert_ne!(Bytes(1).take(100, true), Bytes(2).take(100, true));
         assert!(Bytes(1).take(1000, false).is_ascii());
+    }
+
+    #[test]
+    fn no_edit_is_like_the_one_before() {
+        let once = edited_again("let a = 1;\n");
+        assert_eq!(once, "let a = 1;\n// edit 1\nexport const edition = 1;\n");
+        assert_eq!(edited_again(&once), "let a = 1;\n// edit 2\nexport const edition = 2;\n");
     }
 
     #[test]
