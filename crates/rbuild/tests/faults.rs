@@ -106,7 +106,8 @@ fn interrupt(test: &Test, arguments: &[&str], words: &str, signal: Signal) -> Ru
     let run = build.end();
     let took = asked.elapsed();
     run.fails(INTERRUPTED, &["cancelled"]);
-    assert!(took < Duration::from_secs(1), "it took {took:?} to end");
+    // Far below what the builds interrupted here would still take, far above what a loaded machine needs.
+    assert!(took < Duration::from_secs(10), "it took {took:?} to end");
     assert_eq!(alive(text(&test.store())), [""; 0]);
     for folder in ["tmp", "leases"] {
         assert_eq!(test.stored(folder), [""; 0], "left in {folder}");
