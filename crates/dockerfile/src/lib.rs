@@ -18,6 +18,7 @@
 //! needs; [`Instruction::expanded`] replaces variables just before an instruction is carried out;
 //! [`check`] finds what is legal but unwise.
 
+mod boolean;
 mod check;
 mod diagnose;
 mod diagnostic;
@@ -38,6 +39,7 @@ mod wishes;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+pub use boolean::parse_bool;
 pub use check::{
     BaseImage, BaseImages, CheckInput, CheckSettings, Finding, Inspection, Rule, Verify, check,
     check_settings, inspect, looks_secret, unused_build_args,

@@ -100,13 +100,9 @@ fn on_failure(args: &BuildArgs) -> OnFailure {
     }
 }
 
-/// `BUILDKIT_CONTEXT_KEEP_GIT_DIR`, read as Go's `strconv.ParseBool` does; anything else says nothing.
+/// `BUILDKIT_CONTEXT_KEEP_GIT_DIR`; what is no boolean says nothing.
 fn keep_git_dir(build_args: &BTreeMap<String, String>) -> Option<bool> {
-    match build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR")?.as_str() {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
+    rbuild_dockerfile::parse_bool(build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR")?)
 }
 
 fn read_outputs(args: &BuildArgs, request: &mut BuildRequest) -> Result<()> {

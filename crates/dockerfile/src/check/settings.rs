@@ -1,6 +1,7 @@
 //! Which rules count: `# check=skip=A,B;error=true;experimental=C`.
 
 use super::Rule;
+use crate::parse_bool;
 
 /// Settings of the build checks.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -36,15 +37,9 @@ impl CheckSettings {
                 }
                 "experimental" => settings.experimental = names(),
                 "error" => {
-                    settings.error = match value {
-                        "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
-                        "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
-                        other => {
-                            return Err(format!(
-                                "failed to parse check option error: invalid value \"{other}\""
-                            ));
-                        }
-                    }
+                    settings.error = parse_bool(value).ok_or_else(|| {
+                        format!("failed to parse check option error: invalid value \"{value}\"")
+                    })?;
                 }
                 other => return Err(format!("invalid check option \"{other}\"")),
             }

@@ -122,7 +122,7 @@ impl Reader<'_> {
         })
     }
 
-    /// The letter of `\uXXXX`, or of a pair of surrogates; a lone surrogate becomes U+FFFD, as in Go.
+    /// The letter of `\uHHHH`, or of a pair of surrogates; a lone surrogate becomes U+FFFD, as in Go.
     fn unicode(&mut self) -> Option<char> {
         let high = self.hex()?;
         if let Some(letter) = char::from_u32(high) {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::{Diagnostic, Span, Word};
+use crate::{Diagnostic, Span, Word, parse_bool};
 
 /// What is mounted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
@@ -282,16 +282,11 @@ impl Mount {
         })
     }
 
-    /// A boolean as Go's `strconv.ParseBool` reads it.
     fn boolean(&self, key: &str, value: &str) -> Result<bool, Diagnostic> {
-        match value {
-            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-            _ => {
-                let error = self.error_in(key, format!("invalid value for {key}: {value}"));
-                Err(error.help("write true or false"))
-            }
-        }
+        parse_bool(value).ok_or_else(|| {
+            let error = self.error_in(key, format!("invalid value for {key}: {value}"));
+            error.help("write true or false")
+        })
     }
 
     fn number(&self, key: &str, value: &str, base: u32) -> Result<u32, Diagnostic> {
