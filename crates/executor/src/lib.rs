@@ -23,6 +23,7 @@ mod idmap;
 mod in_place;
 mod inside;
 mod limits;
+mod mountinfo;
 mod mounting;
 mod network;
 mod outside;

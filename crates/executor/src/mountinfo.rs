@@ -1,4 +1,4 @@
-//! Where the container runtime has mounted something (proc(5), mountinfo).
+//! What is mounted where, as this process sees it (proc_pid_mountinfo(5)).
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -6,15 +6,16 @@ use std::path::PathBuf;
 
 /// One line of `/proc/self/mountinfo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct MountPoint {
-    pub(super) path: PathBuf,
+pub(crate) struct MountPoint {
+    pub(crate) path: PathBuf,
     /// What part of its file system is shown: `/` is all of it.
-    pub(super) part: PathBuf,
-    pub(super) source: String,
+    pub(crate) part: PathBuf,
+    pub(crate) fs_type: String,
+    pub(crate) source: String,
 }
 
-/// Every mount of a mountinfo file, `/` included, in its order.
-pub(super) fn parse(text: &str) -> Vec<MountPoint> {
+/// Every mount of a mountinfo file, `/` included, in its order: a later one may cover an earlier one.
+pub(crate) fn mount_points(text: &str) -> Vec<MountPoint> {
     text.lines().filter_map(line).collect()
 }
 
@@ -22,8 +23,9 @@ fn line(line: &str) -> Option<MountPoint> {
     let mut fields = line.split(' ');
     let (part, path) = (fields.nth(3)?, fields.next()?);
     // Optional fields end with a dash; the type and the source follow.
-    let source = fields.skip_while(|field| *field != "-").nth(2)?;
-    Some(MountPoint { path: unescaped(path), part: unescaped(part), source: source.to_owned() })
+    let mut fields = fields.skip_while(|field| *field != "-").skip(1);
+    let (fs_type, source) = (fields.next()?.to_owned(), fields.next()?.to_owned());
+    Some(MountPoint { path: unescaped(path), part: unescaped(part), fs_type, source })
 }
 
 /// Space, tab, newline and backslash are written as three octal digits.
@@ -49,9 +51,11 @@ mod tests {
         let text = "22 1 0:21 / / rw,relatime shared:1 master:2 - overlay overlay rw,lowerdir=/a\n\
                     30 22 8:1 /var/lib/x\\040y/hosts /etc/hosts rw - ext4 /dev/sda1 rw\n\
                     broken line\n";
-        let found = parse(text);
+        let found = mount_points(text);
         assert_eq!(found.len(), 2);
-        assert_eq!(found[0], MountPoint { path: "/".into(), part: "/".into(), source: "overlay".into() });
+        let root = ("/".into(), "/".into(), "overlay".to_owned(), "overlay".to_owned());
+        let of_root = found[0].clone();
+        assert_eq!((of_root.path, of_root.part, of_root.fs_type, of_root.source), root);
         assert_eq!(found[1].part, PathBuf::from("/var/lib/x y/hosts"));
         assert_eq!((found[1].path.clone(), &*found[1].source), ("/etc/hosts".into(), "/dev/sda1"));
     }

@@ -3,6 +3,8 @@
 use std::path::{Component, Path, PathBuf};
 use std::{fs, io};
 
+use crate::mountinfo::mount_points;
+
 /// The tree of control groups, and where in it this process is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CgroupTree {
@@ -82,13 +84,11 @@ impl CgroupTree {
 
     fn parse(groups: &str, mounts: &str) -> Option<Self> {
         let own = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
-        mounts.lines().filter_map(|line| line.split_once(" - cgroup2 ")).find_map(|(line, _)| {
-            let mut fields = line.split(' ').skip(3);
-            let (root, mount) = (fields.next()?, fields.next()?);
-            let own = Path::new(own).strip_prefix(root).ok()?;
+        mount_points(mounts).into_iter().filter(|mount| mount.fs_type == "cgroup2").find_map(|mount| {
+            let own = Path::new(own).strip_prefix(&mount.part).ok()?;
             // `/../x`: of a group outside of this process' cgroup namespace.
             let inside = own.components().all(|part| matches!(part, Component::Normal(_)));
-            inside.then(|| Self { mount: mount.into(), own: own.into() })
+            inside.then(|| Self { mount: mount.path, own: own.into() })
         })
     }
 

@@ -50,8 +50,10 @@ enum Undo {
     /// A folder on the way to a mount point; it stays if something was put into it.
     Folder(RootfsPath),
     Remove(RootfsPath),
-    /// To its source: by rename, or by copying.
-    GiveBack(RootfsPath, PathBuf, bool),
+    /// Renames a folder back to its source.
+    MoveBack(RootfsPath, PathBuf),
+    /// Copies what is in a folder to its source.
+    CopyBack(RootfsPath, PathBuf),
     PutBack(RootfsPath, PathBuf),
 }
 
@@ -176,7 +178,7 @@ impl<'a> Emulated<'a> {
             self.undo.push(if socket {
                 Undo::Remove(at.clone())
             } else {
-                Undo::GiveBack(at.clone(), source.into(), true)
+                Undo::MoveBack(at.clone(), source.into())
             });
             return Ok(());
         }
@@ -190,7 +192,7 @@ impl<'a> Emulated<'a> {
                 .map_err(fault)?;
         }
         self.undo.push(match found.is_dir() && !read_only {
-            true => Undo::GiveBack(at.clone(), source.into(), false),
+            true => Undo::CopyBack(at.clone(), source.into()),
             false => Undo::Remove(at.clone()),
         });
         Ok(())
@@ -263,15 +265,15 @@ impl<'a> Emulated<'a> {
             }
             Undo::Remove(path) => root.remove_all(&path).map_err(fault),
             // Below a mount the command could not have removed it, or put a link in its place, which must not get into the store.
-            Undo::GiveBack(path, source, _) if !self.is_folder(&path)? => {
+            Undo::MoveBack(path, source) | Undo::CopyBack(path, source) if !self.is_folder(&path)? => {
                 root.remove_all(&path).map_err(fault)?;
                 fs::create_dir_all(&source).map_err(|e| SandboxError::path("create", &source, e))
             }
-            Undo::GiveBack(path, source, true) => match move_out(root, &path, &source).map_err(fault)? {
+            Undo::MoveBack(path, source) => match move_out(root, &path, &source).map_err(fault)? {
                 true => Ok(()),
                 false => Err(refused(path.as_path(), "it cannot be moved back")),
             },
-            Undo::GiveBack(path, source, false) => {
+            Undo::CopyBack(path, source) => {
                 let to = Root::open(&source).map_err(fault)?;
                 to.remove_all(&RootfsPath::root()).map_err(fault)?;
                 copy_contents(root, &path, &to, &RootfsPath::root()).map_err(fault)?;

@@ -7,10 +7,12 @@
 //! ```
 
 mod emulate;
-mod mount_points;
 mod run;
 mod signs;
 mod trees;
+
+/// All that belongs to rbuild in an image for builds in place; never part of an image that is built.
+const HOME: &str = "/rbuild";
 
 pub(crate) use run::run_in_place;
 pub use signs::{Claim, InPlace, NotHere};

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use rbuild_fs::{FinalSymlink, NewDir, Root, RootfsPath};
 
+use super::HOME;
 use super::emulate::Emulated;
 use super::signs::Claim;
 use crate::child::Script;
@@ -13,9 +14,6 @@ use crate::plan::{Filter, SetupOp, Slot};
 use crate::prepare::{c_string, limit, script, sorted};
 use crate::run::{Streams, clone_script, follow, interpret, this_process};
 use crate::{Cancel, CapabilitySet, ExitReport, Network, OutputSink, SandboxError, SandboxSpec, seccomp};
-
-/// On the root's file system, and never part of an image.
-const HOME: &str = "/rbuild";
 
 /// [`crate::run`] where the root is that of the container. Host name and /dev/shm are the container's.
 ///

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
 
-use super::mount_points::{MountPoint, parse};
+use super::HOME;
+use crate::mountinfo::{MountPoint, mount_points};
 use crate::{Capability, CapabilitySet, sys};
 
 /// The file that an image made for builds in place has, and nothing else.
@@ -19,8 +20,6 @@ const MARKER: &str = "/rbuild/.in-place";
 const MARKER_TEXT: &str =
     "rbuild wipes the root file system that this file lies in. It belongs into images made for that only.\n";
 
-/// All that belongs to rbuild in such an image.
-const HOME: &str = "/rbuild";
 /// Files that runtimes put into a container's root without mounting them: Docker, podman, containerd.
 const OF_THE_RUNTIME: [&str; 6] =
     [".dockerenv", "etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab", "run/.containerenv"];
@@ -71,7 +70,7 @@ impl Surroundings {
         Ok(Self {
             root: "/".into(),
             executable: std::fs::read_link("/proc/self/exe").map_err(|e| read("/proc/self/exe", e))?,
-            mounts: parse(&mounts),
+            mounts: mount_points(&mounts),
             pid_namespace: namespace.st_ino,
             first_user_namespace: sys::in_first_user_namespace(),
             capabilities: CapabilitySet::from_bits(capabilities.effective.bits()),
@@ -231,6 +230,7 @@ mod tests {
         let mount = |path: &str, source: &str| MountPoint {
             path: path.into(),
             part: "/".into(),
+            fs_type: String::new(),
             source: source.into(),
         };
         let here = Surroundings {
