@@ -83,8 +83,11 @@ fn what_is_not_there_is_left_out_or_refused() {
     );
     test.dockerfile("FROM busybox\nRUN --device=vendor.test/none,required true\n");
     build(&test, &[]).fails(3, &["required device `vendor.test/none` is not registered", "/cdi"]);
-    std::fs::write(test.beside("cdi").join("other.yaml"), "kind: vendor.test/none\n").unwrap();
-    build(&test, &[]).fails(3, &["only specifications in JSON are read", "other.yaml"]);
+    let yaml = test.beside("cdi").join("other.yaml");
+    std::fs::write(&yaml, "kind: vendor.test\n---\n").unwrap();
+    build(&test, &[]).fails(3, &["other.yaml` could not be read: it holds 2 documents"]);
+    std::fs::write(&yaml, "kind: vendor.test/none\ndevices:\n- name: it\n").unwrap();
+    build(&test, &["--allow", "device=vendor.test/none"]).succeeds();
     test.dockerfile("FROM busybox\nRUN --device=vendor.test/thing=gone true\n");
     build(&test, &["--allow", "device"]).fails(3, &["/dev/no-such-device"]);
     test.dockerfile("FROM busybox\nRUN --device=vendor.test/thing=file true\n");

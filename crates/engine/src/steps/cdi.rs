@@ -1,20 +1,24 @@
-//! Devices as the container device interface describes them: files of JSON in a few folders of this machine, each with the
-//! devices of one kind and what a container needs for them.
+//! Devices as the container device interface describes them: files of JSON or YAML in a few folders of this machine, each with
+//! the devices of one kind and what a container needs for them.
 //!
-//! Its format is the interface's SPEC.md, version 1.0. Specifications in YAML are not read; who asks for a device is told of them.
+//! Its format is the interface's SPEC.md, version 1.0. A file that cannot be read has no devices; who asks for one that is
+//! nowhere is told of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rbuild_dockerfile::parse_bool;
 use serde::Deserialize;
-
-use crate::error::{Explain, FailureKind, Result};
+use serde_json::Value;
+use yaml_rust2::{Yaml, YamlLoader};
 
 /// By this annotation a device belongs to a class, which can be asked for instead of its name.
 const CLASS: &str = "org.mobyproject.buildkit.device.class";
 /// By this one it needs no `--allow`.
 const ALLOWED: &str = "org.mobyproject.buildkit.device.autoallow";
+const END_JSON: &str = "json";
+const END_YAML: [&str; 2] = ["yaml", "yml"];
 
 #[derive(Debug, Deserialize)]
 struct Specification {
@@ -93,36 +97,34 @@ impl Edits {
 impl Device {
     /// The one who wrote the specification says that any build may use it.
     pub(super) fn is_allowed_to_all(&self) -> bool {
-        let text = self.annotations.get(ALLOWED).map(String::as_str);
-        matches!(text, Some("1" | "t" | "T" | "true" | "TRUE" | "True"))
+        self.annotations.get(ALLOWED).and_then(|text| parse_bool(text)).unwrap_or(false)
     }
 }
 
 /// The devices of this machine by their whole names, `VENDOR/CLASS=NAME`.
 #[derive(Debug, Default)]
-pub(super) struct Registry {
+pub(super) struct Devices {
     devices: BTreeMap<String, Device>,
-    /// Files that are not read.
-    pub(super) yaml: Vec<PathBuf>,
+    /// Files that could not be read, and why.
+    pub(super) unread: Vec<(PathBuf, String)>,
 }
 
-impl Registry {
+impl Devices {
     /// Reads all folders; of devices of one name the one in the later folder counts, and two in the same folder make neither.
-    pub(super) fn read(folders: &[PathBuf]) -> Result<Registry> {
-        let mut registry = Registry::default();
+    pub(super) fn read(folders: &[PathBuf]) -> Devices {
+        let mut devices = Devices::default();
         for folder in folders {
             let (mut found, mut twice) = (BTreeMap::new(), BTreeSet::new());
             for path in files(folder) {
-                match path.extension().and_then(|name| name.to_str()) {
-                    Some("json") => add(&path, &mut found, &mut twice)?,
-                    Some("yaml" | "yml") => registry.yaml.push(path),
-                    _ => {}
+                match Specification::read(&path) {
+                    Ok(specification) => add(specification, &mut found, &mut twice),
+                    Err(why) => devices.unread.push((path, why)),
                 }
             }
             found.retain(|name, _| !twice.contains(name));
-            registry.devices.extend(found);
+            devices.devices.extend(found);
         }
-        Ok(registry)
+        devices
     }
 
     /// One of these names.
@@ -150,19 +152,55 @@ impl Registry {
     }
 }
 
-/// In the order of their names; a folder that is not there has none.
+/// Specifications in the order of their names; a folder that is not there has none.
 fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut files: Vec<_> =
-        fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let is_one = |path: &PathBuf| {
+        path.extension().is_some_and(|end| END_JSON == end || END_YAML.iter().any(|e| *e == end))
+    };
+    let mut files: Vec<_> = entries.map(|entry| entry.path()).filter(is_one).collect();
     files.sort();
     files
 }
 
-fn add(path: &Path, found: &mut BTreeMap<String, Device>, twice: &mut BTreeSet<String>) -> Result<()> {
-    let fault = || format!("could not read the device specification `{}`", path.display());
-    let text = fs::read(path).explain(FailureKind::Environment, fault)?;
-    let Specification { kind, annotations, devices, edits } =
-        serde_json::from_slice(&text).explain(FailureKind::Environment, fault)?;
+impl Specification {
+    fn read(path: &Path) -> Result<Specification, String> {
+        let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
+        if path.extension().is_some_and(|end| end == END_JSON) {
+            return serde_json::from_str(&text).map_err(|error| error.to_string());
+        }
+        let documents = YamlLoader::load_from_str(&text).map_err(|error| error.to_string())?;
+        let [document] = documents.as_slice() else {
+            return Err(format!("it holds {} documents instead of one", documents.len()));
+        };
+        serde_json::from_value(json(document)?).map_err(|error| error.to_string())
+    }
+}
+
+/// YAML as Go reads it for this interface: by way of JSON.
+fn json(yaml: &Yaml) -> Result<Value, String> {
+    Ok(match yaml {
+        Yaml::String(text) => Value::from(text.as_str()),
+        Yaml::Integer(number) => Value::from(*number),
+        Yaml::Real(digits) => {
+            Value::from(digits.parse::<f64>().map_err(|error| format!("`{digits}`: {error}"))?)
+        }
+        Yaml::Boolean(boolean) => Value::from(*boolean),
+        Yaml::Null => Value::Null,
+        Yaml::Array(values) => Value::Array(values.iter().map(json).collect::<Result<_, _>>()?),
+        Yaml::Hash(pairs) => {
+            let pair = |(key, value): (&Yaml, &Yaml)| {
+                let key = key.as_str().ok_or("a key is no text")?;
+                Ok::<_, String>((key.to_owned(), json(value)?))
+            };
+            Value::Object(pairs.iter().map(pair).collect::<Result<_, _>>()?)
+        }
+        Yaml::Alias(_) | Yaml::BadValue => return Err("an alias leads nowhere".to_owned()),
+    })
+}
+
+fn add(specification: Specification, found: &mut BTreeMap<String, Device>, twice: &mut BTreeSet<String>) {
+    let Specification { kind, annotations, devices, edits } = specification;
     for listed in devices {
         let name = format!("{kind}={}", listed.name);
         let mut annotations = annotations.clone();
@@ -172,7 +210,6 @@ fn add(path: &Path, found: &mut BTreeMap<String, Device>, twice: &mut BTreeSet<S
             twice.insert(name);
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -194,16 +231,15 @@ mod tests {
         folder
     }
 
-    fn read(folders: &[&tempfile::TempDir]) -> Registry {
+    fn read(folders: &[&tempfile::TempDir]) -> Devices {
         let paths: Vec<PathBuf> = folders.iter().map(|folder| folder.path().to_owned()).collect();
-        Registry::read(&paths).unwrap()
+        Devices::read(&paths)
     }
 
     #[test]
     fn devices_are_found_as_the_reference_finds_them() {
-        let folder =
-            folder(&[("a.json", MULTI), ("b.json", SINGLE), ("c.yaml", "kind: x"), ("notes.txt", "")]);
-        let registry = read(&[&folder]);
+        let folder = folder(&[("a.json", MULTI), ("b.json", SINGLE), ("notes.txt", "")]);
+        let devices = read(&[&folder]);
         for (asked, expected) in [
             ("vendor1.com/multi=foo", &["vendor1.com/multi=foo"][..]),
             ("vendor1.com/multi", &["vendor1.com/multi=bar"]),
@@ -213,12 +249,12 @@ mod tests {
             ("vendor1.com/mult", &[]),
             ("other", &[]),
         ] {
-            assert_eq!(registry.find(asked), expected, "{asked}");
+            assert_eq!(devices.find(asked), expected, "{asked}");
         }
-        assert_eq!(registry.yaml, [folder.path().join("c.yaml")]);
-        let bar = registry.get("vendor1.com/multi=bar").unwrap();
+        assert_eq!(devices.unread, []);
+        let bar = devices.get("vendor1.com/multi=bar").unwrap();
         assert!(
-            bar.is_allowed_to_all() && !registry.get("vendor1.com/single=one").unwrap().is_allowed_to_all()
+            bar.is_allowed_to_all() && !devices.get("vendor1.com/single=one").unwrap().is_allowed_to_all()
         );
         assert_eq!((&*bar.edits[0].env, bar.edits[1].left_out()), (&["ALL=1".to_owned()][..], vec!["hooks"]));
     }
@@ -227,18 +263,65 @@ mod tests {
     fn later_folders_win_and_equals_cancel_out() {
         let other = MULTI.replace("FOO=1", "FOO=2");
         let (first, second) = (folder(&[("a.json", MULTI)]), folder(&[("x.json", &other)]));
-        let registry = read(&[&first, &second]);
-        assert_eq!(registry.get("vendor1.com/multi=foo").unwrap().edits[1].env, ["FOO=2"]);
+        let devices = read(&[&first, &second]);
+        assert_eq!(devices.get("vendor1.com/multi=foo").unwrap().edits[1].env, ["FOO=2"]);
         let both = folder(&[("a.json", MULTI), ("b.json", &other), ("c.json", SINGLE)]);
         assert_eq!(read(&[&both]).find("vendor1.com/multi=*"), [""; 0]);
         assert_eq!(read(&[&both]).find("vendor1.com/single").len(), 1);
-        assert!(Registry::read(&["/no/such/folder".into()]).unwrap().find("x").is_empty());
+        assert!(Devices::read(&["/no/such/folder".into()]).find("x").is_empty());
+    }
+
+    /// As nvidia-ctk writes it: JSON's words with YAML's indents, numbers and lists.
+    const YAML: &str = "---
+cdiVersion: 0.6.0
+kind: vendor1.com/gpu
+containerEdits:
+    env:
+        - VISIBLE=void
+devices:
+    - containerEdits:
+        additionalGids: [44]
+        deviceNodes:
+            - path: /dev/null
+              hostPath: /dev/zero
+              major: 1
+      name: \"0\"
+    - name: all
+      containerEdits: {env: []}
+";
+
+    #[test]
+    fn yaml_says_the_same() {
+        let folder = folder(&[("a.yaml", YAML), ("b.yml", "kind: v.com/x\ndevices: [{name: y}]\n")]);
+        let devices = read(&[&folder]);
+        assert_eq!(devices.unread, []);
+        assert_eq!(devices.find("vendor1.com/gpu=*"), ["vendor1.com/gpu=0", "vendor1.com/gpu=all"]);
+        assert_eq!(devices.find("v.com/x"), ["v.com/x=y"]);
+        let [of_kind, own] = &devices.get("vendor1.com/gpu=0").unwrap().edits;
+        assert_eq!((&*of_kind.env, &*own.additional_gids), (&["VISIBLE=void".to_owned()][..], &[44][..]));
+        let node = &own.device_nodes[0];
+        assert_eq!(
+            (&*node.path, node.host_path.as_deref()),
+            (Path::new("/dev/null"), Some(Path::new("/dev/zero")))
+        );
     }
 
     #[test]
-    fn a_broken_specification_is_named() {
-        let folder = folder(&[("a.json", "{\"kind\": 5}")]);
-        let error = Registry::read(&[folder.path().to_owned()]).unwrap_err();
-        assert!(error.to_string().ends_with("a.json`"), "{error}");
+    fn what_cannot_be_read_is_told_and_spoils_nothing_else() {
+        let folder = folder(&[
+            ("a.json", "{\"kind\": 5}"),
+            ("b.json", SINGLE),
+            ("c.yaml", "kind: [x"),
+            ("d.yaml", "a: 1\n---\nb: 2\n"),
+            ("e.yaml", "kind: *none\n"),
+        ]);
+        fs::create_dir(folder.path().join("f.json")).unwrap();
+        let devices = read(&[&folder]);
+        let unread: Vec<_> =
+            devices.unread.iter().filter_map(|(path, _)| path.file_name()?.to_str()).collect();
+        assert_eq!(unread, ["a.json", "c.yaml", "d.yaml", "e.yaml", "f.json"]);
+        assert!(devices.unread[0].1.starts_with("invalid type: integer `5`"), "{:?}", devices.unread);
+        assert!(devices.unread[2].1.contains("2 documents"), "{:?}", devices.unread);
+        assert_eq!(devices.find("vendor1.com/single").len(), 1);
     }
 }

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use rbuild_dockerfile::{Run, Span};
+use rbuild_dockerfile::{Run, Span, parse_bool};
 use rbuild_executor::{Mount, MountKind, SandboxSpec, Source};
 
-use super::cdi::{Edits, Registry};
+use super::cdi::{Devices, Edits};
 use crate::build::Builder;
 use crate::error::{AtSpan, Failure, FailureKind, Result};
 use crate::event::Event;
@@ -26,9 +26,11 @@ impl<'a> Wish<'a> {
             let key = lower.split('=').next().unwrap_or_default();
             let value = field.split_once('=').map(|(_, value)| value);
             match (key, value) {
-                ("required", None | Some("1" | "t" | "T" | "true" | "TRUE" | "True")) => required = true,
-                ("required", Some("0" | "f" | "F" | "false" | "FALSE" | "False")) => required = false,
-                ("required", Some(value)) => return Err(format!("invalid value for required: {value}")),
+                ("required", None) => required = true,
+                ("required", Some(value)) => {
+                    required =
+                        parse_bool(value).ok_or_else(|| format!("invalid value for required: {value}"))?;
+                }
                 ("name", Some(value)) if name.is_none() => name = Some(value),
                 ("name", Some(_)) => {
                     return Err(format!("device name already set to {}", name.unwrap_or_default()));
@@ -53,10 +55,10 @@ impl Builder<'_> {
         if run.devices.is_empty() && options.devices.is_empty() {
             return Ok(Vec::new());
         }
-        let registry = Registry::read(&options.device_folders)?;
+        let devices = Devices::read(&options.device_folders);
         let mut names: Vec<String> = Vec::new();
         for name in &options.devices {
-            names.extend(self.find(&registry, &Wish { name, required: true }, None)?);
+            names.extend(self.find(&devices, &Wish { name, required: true }, None)?);
         }
         for word in &run.devices {
             let wish = Wish::parse(&word.text).map_err(|why| {
@@ -68,17 +70,17 @@ impl Builder<'_> {
             })?;
             let aliased = options.allowed_devices.alias(wish.name);
             let meant = Wish { name: aliased.unwrap_or(wish.name), ..wish };
-            let found = self.find(&registry, &meant, Some(word.span))?;
+            let found = self.find(&devices, &meant, Some(word.span))?;
             if aliased.is_none() {
-                self.are_allowed(&registry, &found).at(word.span)?;
+                self.are_allowed(&devices, &found).at(word.span)?;
             }
             names.extend(found);
         }
-        Ok(self.edits(&registry, names))
+        Ok(self.edits(&devices, names))
     }
 
-    fn find(&self, registry: &Registry, wish: &Wish<'_>, span: Option<Span>) -> Result<Vec<String>> {
-        let found = registry.find(wish.name);
+    fn find(&self, devices: &Devices, wish: &Wish<'_>, span: Option<Span>) -> Result<Vec<String>> {
+        let found = devices.find(wish.name);
         if !found.is_empty() {
             return Ok(found);
         }
@@ -89,8 +91,8 @@ impl Builder<'_> {
         }
         let folders: Vec<_> =
             self.request.run.device_folders.iter().map(|path| path.display().to_string()).collect();
-        let help = match registry.yaml.first() {
-            Some(path) => format!("only specifications in JSON are read: write `{}` as JSON", path.display()),
+        let help = match devices.unread.first() {
+            Some((path, why)) => format!("`{}` could not be read: {why}", path.display()),
             None => format!("its specification is looked for in {}", folders.join(" and ")),
         };
         let failure = Failure::new(
@@ -104,12 +106,11 @@ impl Builder<'_> {
         })
     }
 
-    fn are_allowed(&self, registry: &Registry, names: &[String]) -> Result<()> {
+    fn are_allowed(&self, devices: &Devices, names: &[String]) -> Result<()> {
         let allowed = &self.request.run.allowed_devices;
         let forbidden = |name: &&String| {
-            let granted =
-                allowed.all || allowed.names.iter().any(|grant| registry.find(grant).contains(name));
-            !granted && !registry.get(name).is_some_and(|device| device.is_allowed_to_all())
+            let granted = allowed.all || allowed.names.iter().any(|grant| devices.find(grant).contains(name));
+            !granted && !devices.get(name).is_some_and(|device| device.is_allowed_to_all())
         };
         match names.iter().find(forbidden) {
             None => Ok(()),
@@ -124,13 +125,13 @@ impl Builder<'_> {
     }
 
     /// Each device once, and each specification's own edits once.
-    fn edits(&self, registry: &Registry, mut names: Vec<String>) -> Vec<Edits> {
+    fn edits(&self, devices: &Devices, mut names: Vec<String>) -> Vec<Edits> {
         let mut seen = std::collections::BTreeSet::new();
         names.retain(|name| seen.insert(name.clone()));
         let mut kinds = std::collections::BTreeSet::new();
         let mut all = Vec::new();
         for name in &names {
-            let Some(device) = registry.get(name) else { continue };
+            let Some(device) = devices.get(name) else { continue };
             let [of_kind, own] = device.edits.clone();
             if kinds.insert(name.split('=').next().unwrap_or_default().to_owned()) {
                 all.push(of_kind);
