@@ -1,12 +1,10 @@
 //! One build: its stages, each a fold over its instructions.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use rbuild_context::{IgnoreFile, StatCache, Tree};
 use rbuild_dockerfile::{
     CacheWishes, Command, Copy, Dockerfile, Escape, HistoryContext, Instruction, Plan, Source, Span,
     StageGraph, StageId, StepCounter, parse_onbuild,
@@ -16,16 +14,15 @@ use rbuild_image::Platform;
 use rbuild_store::{KeyParts, Lineage, Parent, Store};
 
 use crate::Tools;
-use crate::contexts::unpacked_files;
 use crate::enter::Stops;
-use crate::error::{AtSpan, BuildError, Explain, Failure, FailureKind, Result};
+use crate::error::{AtSpan, BuildError, Failure, FailureKind, Result};
 use crate::event::{Event, EventSink, Phase, StepNumber, Steps};
-use crate::files::{Files, FolderContext};
+use crate::files::Files;
 use crate::images::Images;
 use crate::misspelt::as_stage;
 use crate::packing::{Packed, Packing};
 use crate::platforms::Variant;
-use crate::request::{BuildRequest, Context, NamedContext};
+use crate::request::{BuildRequest, NamedContext};
 use crate::schedule::{Stages, run_stages};
 use crate::shared_cache::SharedCache;
 use crate::state::{Rootfs, StageState};
@@ -38,7 +35,7 @@ pub(crate) struct Shared<'a> {
     pub(crate) steps: Steps,
     done: Done,
     /// Folders that were opened, by path.
-    folders: Mutex<BTreeMap<String, Files>>,
+    pub(crate) folders: Mutex<BTreeMap<String, Files>>,
     /// In place one command works at a time.
     pub(crate) root_turn: Mutex<()>,
     /// The RUN that failed first, and the one step that is to be entered.
@@ -46,7 +43,7 @@ pub(crate) struct Shared<'a> {
     /// Whether a step was told of that is carried out for a reason of its own.
     pub(crate) told: AtomicBool,
     /// Contexts that were fetched or unpacked, by name; the build context has none.
-    fetched: Mutex<BTreeMap<String, Files>>,
+    pub(crate) fetched: Mutex<BTreeMap<String, Files>>,
 }
 
 impl<'a> Shared<'a> {
@@ -423,63 +420,6 @@ impl<'a> Builder<'a> {
             runs: false,
             begun: Instant::now(),
             wishes,
-        }
-    }
-
-    /// The build context, opened when the first step wants it.
-    pub(crate) fn context(&self) -> Result<Files> {
-        match &self.request.context {
-            Context::Directory(path) => {
-                self.folder(path, self.request.ignore.as_ref().map(|(text, _)| text.as_str()), "")
-            }
-            Context::Unpacked(context) => self.fetched("", || unpacked_files(&context.folder)),
-            Context::Empty => Ok(Files::Rootfs(Rootfs::Empty)),
-        }
-    }
-
-    /// A context that is brought here when the first step wants it, once.
-    pub(crate) fn fetched(&self, name: &str, fetch: impl FnOnce() -> Result<Files>) -> Result<Files> {
-        let mut fetched = self.shared.fetched.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(files) = fetched.get(name) {
-            return Ok(files.clone());
-        }
-        let files = fetch()?;
-        fetched.insert(name.to_owned(), files.clone());
-        Ok(files)
-    }
-
-    /// A folder of this machine as a context, each opened once.
-    pub(crate) fn folder(&self, path: &Path, ignore: Option<&str>, name: &str) -> Result<Files> {
-        let mut folders = self.shared.folders.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = format!("{name}\0{}", path.display());
-        if let Some(files) = folders.get(&key) {
-            return Ok(files.clone());
-        }
-        let ignore = match ignore {
-            Some(text) => Some(
-                IgnoreFile::parse(text)
-                    .explain(FailureKind::Build, || "could not understand the ignore file".to_owned())?,
-            ),
-            None => None,
-        };
-        let tree = Tree::directory(path, ignore).explain(FailureKind::Build, || {
-            format!("could not read the build context `{}`", path.display())
-        })?;
-        let digests = StatCache::load(self.store.stat_cache_path(&tree.root().name().display().to_string()));
-        let files = Files::Folder(Arc::new(FolderContext { tree, digests }));
-        folders.insert(key, files.clone());
-        Ok(files)
-    }
-
-    /// Keeps the digests of context files for the next build. They only save time: a failure costs nothing else.
-    fn save_stat_caches(&self) {
-        for files in self.shared.folders.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            if let Files::Folder(folder) = files {
-                let path = self.store.stat_cache_path(&folder.tree.root().name().display().to_string());
-                if let Err(error) = folder.digests.save(path) {
-                    self.events.event(Event::Warning { text: &error.to_string() });
-                }
-            }
         }
     }
 }

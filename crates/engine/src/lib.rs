@@ -7,6 +7,7 @@ mod assemble;
 mod build;
 mod cancel;
 mod checks;
+mod context_files;
 mod contexts;
 mod enter;
 mod epoch;

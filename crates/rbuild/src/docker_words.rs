@@ -1,6 +1,7 @@
 //! Docker's longer commands in rbuild's words: `image ls` is `images`, `builder prune` is `cache prune`.
 //!
-//! Both words have to be there, so that a folder named `image` is still a build context. `image prune` is not among them: what
+//! Both words have to be there, so that a folder named `image` is still a build context; only `version` and `help` stand alone, and
+//! a folder of such a name is written `./version`. `image prune` is not among them: what
 //! `rbuild prune` takes away is more.
 
 use std::ffi::OsString;

@@ -5,8 +5,8 @@ use rbuild_engine::{BuildError, Failure, FailureKind};
 use rbuild_executor::Place;
 use serde_json::{Value, json};
 
-use super::run::signal;
 use super::run_args::{KillArgs, PsArgs, RmArgs, StopArgs, WaitArgs};
+use super::run_settings::signal;
 use super::template::Format;
 use super::{print, show};
 use crate::args::GlobalArgs;

@@ -18,6 +18,7 @@ pub(crate) mod prune;
 pub(crate) mod remove;
 pub(crate) mod run;
 pub(crate) mod run_args;
+mod run_settings;
 pub(crate) mod shell;
 mod show;
 mod template;

@@ -16,7 +16,7 @@ use crate::{build, request, surroundings};
 /// Opens a shell in a step; ends with its exit code.
 pub(crate) fn run(args: &ShellArgs, global: &GlobalArgs, place: &'static Place) -> Result<(), CliError> {
     terminal::is_there_for_shell()?;
-    super::run::can_run(place)?;
+    super::run::can_run(place, "a shell")?;
     let workshop = Workshop::new(global.clone(), place);
     let cancel = Cancel::new()
         .map_err(|error| CliError::environment("could not prepare to be interrupted".to_owned(), error))?;
