@@ -113,39 +113,33 @@ impl Builder<'_> {
         Ok(Store { folder, daemon })
     }
 
-    /// Deletes a store that is no longer needed.
-    pub(super) fn discard(&self, store: Store) -> Result<()> {
-        remove_tree(&store.folder)
-    }
-
     /// Builds the context, into an archive or only the store.
     pub(super) fn build(&self, store: &Store, context: &Path, output: Output) -> Result<Sample> {
         let archive = store.folder.join("image.tar");
         let archive = (output == Output::Archive).then_some(archive.as_path());
         let oci = archive.map(|archive| format!("type=oci,dest={}", archive.display()));
-        let command = match (&self.kind, &store.daemon) {
-            (Kind::Rbuild(binary), _) => {
+        let command = match &self.kind {
+            Kind::Rbuild(binary) => {
                 let mut command = store.rbuild(binary, &["--progress", "plain", "--host-certs"]);
                 command.args(oci.iter().flat_map(|oci| ["-o", oci])).arg(context);
                 command
             }
-            (Kind::Buildah, _) => {
+            Kind::Buildah => {
                 let push = archive.map_or(String::new(), |archive| {
                     let archive = archive.display();
                     format!("rm -f {archive}; $buildah push --quiet bench oci-archive:{archive}")
                 });
                 buildah(store, context, "", &push)
             }
-            (Kind::BuildKit, Some(daemon)) => {
-                let mut command = buildctl(daemon, context, &store.folder)?;
+            Kind::BuildKit => {
+                let mut command = buildctl(store.daemon()?, context, &store.folder)?;
                 command.args(oci.iter().flat_map(|oci| ["--output", oci]));
                 command
             }
-            (Kind::Kaniko(executor), _) => {
+            Kind::Kaniko(executor) => {
                 let archive = if archive.is_some() { "--tar-path /kaniko/image.tar" } else { "" };
                 kaniko(executor, store, context, self.place.registry, &format!("--no-push {archive}"))?
             }
-            (Kind::BuildKit, None) => return Err("buildkitd is not running".into()),
         };
         self.measured(command, store)
     }
@@ -153,34 +147,33 @@ impl Builder<'_> {
     /// Builds the context with what other machines left in the registry, pushes the image there, and the cache of all steps.
     pub(super) fn build_in_fleet(&self, store: &Store, context: &Path, fleet: &Registry) -> Result<Sample> {
         let (image, cache) = (format!("{}/app", fleet.address), format!("{}/cache", fleet.address));
-        let command = match (&self.kind, &store.daemon) {
-            (Kind::Rbuild(binary), _) => {
+        let command = match &self.kind {
+            Kind::Rbuild(binary) => {
                 let from = format!("type=registry,ref={cache}");
                 let to = format!("{from},mode=max");
                 let mut command = store.rbuild(binary, &["--progress", "plain", "--host-certs"]);
                 command.args(["--cache-from", &from, "--cache-to", &to, "--push", "-t", &image]).arg(context);
                 command
             }
-            (Kind::Buildah, _) => {
+            Kind::Buildah => {
                 let options = format!("--tls-verify=false --cache-from {cache} --cache-to {cache}");
                 let push = format!("$buildah push --quiet --tls-verify=false bench docker://{image}");
                 buildah(store, context, &options, &push)
             }
-            (Kind::BuildKit, Some(daemon)) => {
+            Kind::BuildKit => {
                 let from = format!("type=registry,ref={cache},registry.insecure=true");
                 let output = format!("type=image,name={image},push=true,registry.insecure=true");
-                let mut command = buildctl(daemon, context, &store.folder)?;
+                let mut command = buildctl(store.daemon()?, context, &store.folder)?;
                 command.args(["--import-cache", &from, "--export-cache", &format!("{from},mode=max")]);
                 command.args(["--output", &output]);
                 command
             }
-            (Kind::Kaniko(executor), _) => {
+            Kind::Kaniko(executor) => {
                 let options = format!(
                     "--destination {image} --insecure --cache --cache-copy-layers --cache-repo {cache}"
                 );
                 kaniko(executor, store, context, self.place.registry, &options)?
             }
-            (Kind::BuildKit, None) => return Err("buildkitd is not running".into()),
         };
         self.measured(command, store)
     }
@@ -192,11 +185,11 @@ impl Builder<'_> {
 
     /// Brings an image of docker.io here and unpacks it; `context` builds on it.
     pub(super) fn pull(&self, store: &Store, image: &str, context: &Path) -> Result<Sample> {
-        let command = match (&self.kind, &store.daemon) {
-            (Kind::Rbuild(binary), _) => store.rbuild(binary, &["pull", "--quiet", image]),
-            (Kind::Buildah, _) => store.buildah(&["pull", "--quiet", image]),
-            (Kind::BuildKit, Some(daemon)) => buildctl(daemon, context, &store.folder)?,
-            (Kind::BuildKit, None) | (Kind::Kaniko(_), _) => return Err("it only builds".into()),
+        let command = match &self.kind {
+            Kind::Rbuild(binary) => store.rbuild(binary, &["pull", "--quiet", image]),
+            Kind::Buildah => store.buildah(&["pull", "--quiet", image]),
+            Kind::BuildKit => buildctl(store.daemon()?, context, &store.folder)?,
+            Kind::Kaniko(_) => return Err("it only builds".into()),
         };
         self.measured(command, store)
     }
@@ -210,22 +203,22 @@ impl Builder<'_> {
         target: &Registry,
     ) -> Result<Sample> {
         let name = format!("{}/{image}:pushed", target.address);
-        let command = match (&self.kind, &store.daemon) {
-            (Kind::Rbuild(binary), _) => {
+        let command = match &self.kind {
+            Kind::Rbuild(binary) => {
                 run_quietly(&mut store.rbuild(binary, &["tag", image, &name]))?;
                 store.rbuild(binary, &["push", "--quiet", &name])
             }
-            (Kind::Buildah, _) => {
+            Kind::Buildah => {
                 let to = format!("docker://{name}");
                 store.buildah(&["push", "--quiet", "--tls-verify=false", image, &to])
             }
-            (Kind::BuildKit, Some(daemon)) => {
-                let mut command = buildctl(daemon, context, &store.folder)?;
+            Kind::BuildKit => {
+                let mut command = buildctl(store.daemon()?, context, &store.folder)?;
                 let output = format!("type=image,name={name},push=true,registry.insecure=true");
                 command.args(["--output", &output]);
                 command
             }
-            (Kind::BuildKit, None) | (Kind::Kaniko(_), _) => return Err("it only builds".into()),
+            Kind::Kaniko(_) => return Err("it only builds".into()),
         };
         self.measured(command, store)
     }
@@ -269,6 +262,17 @@ impl Builder<'_> {
 }
 
 impl Store {
+    /// Deletes it, once its daemon has ended.
+    pub(super) fn discard(self) -> Result<()> {
+        let Store { folder, daemon } = self;
+        drop(daemon);
+        remove_tree(&folder)
+    }
+
+    fn daemon(&self) -> Result<&Daemon> {
+        self.daemon.as_ref().ok_or_else(|| "buildkitd is not running".into())
+    }
+
     /// Where a registry for pushes keeps its content.
     pub(super) fn target(&self) -> PathBuf {
         self.folder.join("target")

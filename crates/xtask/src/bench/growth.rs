@@ -67,7 +67,7 @@ pub(super) fn run(
             points.push(point);
             // The largest contexts are larger than what many disks have left for a second one.
             fs::remove_dir_all(&context)?;
-            rbuild.discard(store)?;
+            store.discard()?;
         }
         lines.push((series.name, points));
     }
