@@ -84,17 +84,18 @@ impl Builder<'_> {
         if !found.is_empty() {
             return Ok(found);
         }
+        let unread = devices.unread.first();
+        let unread = unread.map(|(path, why)| format!("`{}` could not be read: {why}", path.display()));
         if !wish.required {
-            let text = format!("optional device `{}` is not registered", wish.name);
+            let reason = unread.map(|why| format!("; {why}")).unwrap_or_default();
+            let text = format!("optional device `{}` is not registered{reason}", wish.name);
             self.events.event(Event::Warning { text: &text });
             return Ok(found);
         }
-        let folders: Vec<_> =
-            self.request.run.device_folders.iter().map(|path| path.display().to_string()).collect();
-        let help = match devices.unread.first() {
-            Some((path, why)) => format!("`{}` could not be read: {why}", path.display()),
-            None => format!("its specification is looked for in {}", folders.join(" and ")),
-        };
+        let help = unread.unwrap_or_else(|| {
+            let folders = self.request.run.device_folders.iter().map(|path| path.display().to_string());
+            format!("its specification is looked for in {}", folders.collect::<Vec<_>>().join(" and "))
+        });
         let failure = Failure::new(
             FailureKind::Environment,
             format!("required device `{}` is not registered", wish.name),
