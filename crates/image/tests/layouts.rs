@@ -6,11 +6,11 @@ use std::path::Path;
 use std::process::Command;
 
 use rbuild_image::layout::{
-    BlobSource, DockerArchiveWriter, ImageWriter, LayoutReader, LayoutWriter, NamedManifest,
-    OciArchiveWriter, write_sorted,
+    Archive, BlobSource, Content, LayoutReader, NamedManifest, Opened, Part, write_folder,
 };
 use rbuild_image::{
-    Descriptor, Digest, HistoryEntry, ImageConfig, Manifest, MediaType, Platform, Reference, canonical_json,
+    Descriptor, Digest, HistoryEntry, ImageConfig, ImageError, Manifest, MediaType, Platform, Reference,
+    canonical_json,
 };
 use serde_json::json;
 
@@ -36,16 +36,52 @@ fn image(content: &str) -> (Vec<(Descriptor, Vec<u8>)>, Descriptor) {
     (vec![(descriptor.clone(), manifest), (config_descriptor, config), (layer_descriptor, layer)], descriptor)
 }
 
-fn write(writer: &mut dyn ImageWriter, content: &str, names: &[&str]) -> Descriptor {
+/// Where a test's image goes.
+enum To<'p> {
+    Folder(&'p Path),
+    Oci(&'p Path),
+    Docker(&'p Path),
+}
+
+fn write(to: To<'_>, content: &str, names: &[&str]) -> Descriptor {
     let (blobs, descriptor) = image(content);
-    let source = |(descriptor, bytes): &(Descriptor, Vec<u8>)| {
-        let (descriptor, bytes) = (descriptor.clone(), bytes.clone());
-        BlobSource { descriptor, open: Box::new(move || Ok(Box::new(std::io::Cursor::new(bytes.clone())))) }
-    };
     let names = names.iter().map(|name| Reference::parse(name).unwrap()).collect();
-    let mut sources: Vec<BlobSource<'_>> = blobs.iter().map(source).collect();
-    write_sorted(writer, &mut sources, &[NamedManifest { descriptor: descriptor.clone(), names }]).unwrap();
+    write_blobs(to, &blobs, &[NamedManifest { descriptor: descriptor.clone(), names }]).unwrap();
     descriptor
+}
+
+fn write_blobs(
+    to: To<'_>,
+    blobs: &[(Descriptor, Vec<u8>)],
+    manifests: &[NamedManifest],
+) -> Result<(), ImageError> {
+    let source = |(descriptor, bytes): &(Descriptor, Vec<u8>)| BlobSource {
+        descriptor: descriptor.clone(),
+        content: Content::Bytes(bytes.clone()),
+    };
+    let sources: Vec<BlobSource<'_>> = blobs.iter().map(source).collect();
+    let (archive, path) = match to {
+        To::Folder(path) => return write_folder(path, &sources, manifests),
+        To::Oci(path) => (Archive::oci(&sources, manifests)?, path),
+        To::Docker(path) => (Archive::docker(&sources, manifests)?, path),
+    };
+    fs::write(path, bytes_of(&archive)?).unwrap();
+    Ok(())
+}
+
+fn bytes_of(archive: &Archive<'_>) -> Result<Vec<u8>, ImageError> {
+    let mut out = Vec::new();
+    for part in archive.parts() {
+        match part {
+            Part::Bytes(bytes) => out.extend_from_slice(bytes),
+            Part::Blob(blob) => drop(blob.give(|opened| match opened {
+                Opened::File(mut file) => file.read_to_end(&mut out),
+                Opened::Stream(content) => content.read_to_end(&mut out),
+            })?),
+        }
+    }
+    assert_eq!(out.len() as u64, archive.size());
+    Ok(out)
 }
 
 fn assert_holds(path: &Path, selector: Option<&str>, content: &str) {
@@ -64,9 +100,9 @@ fn what_is_written_is_read_back() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let names = ["r.io/team/app:v1", "alpine"];
-    write(&mut LayoutWriter::create(&at("dir")).unwrap(), "x", &names);
-    write(&mut OciArchiveWriter::new(File::create(at("oci.tar")).unwrap()), "x", &names);
-    write(&mut DockerArchiveWriter::new(File::create(at("docker.tar")).unwrap()), "x", &names);
+    write(To::Folder(&at("dir")), "x", &names);
+    write(To::Oci(&at("oci.tar")), "x", &names);
+    write(To::Docker(&at("docker.tar")), "x", &names);
     let digest = image("x").1.digest;
     for file in ["dir", "oci.tar", "docker.tar"] {
         for selector in [None, Some("v1"), Some("r.io/team/app:v1"), Some("alpine"), Some(digest.as_str())] {
@@ -79,9 +115,12 @@ fn what_is_written_is_read_back() {
 
 #[test]
 fn archives_are_the_same_bytes_and_have_fixed_headers() {
-    let (mut one, mut two) = (Vec::new(), Vec::new());
-    write(&mut OciArchiveWriter::new(&mut one), "x", &["a:1"]);
-    write(&mut OciArchiveWriter::new(&mut two), "x", &["a:1"]);
+    let folder = tempfile::tempdir().unwrap();
+    let paths = ["one", "two"].map(|name| folder.path().join(name));
+    let [one, two] = paths.map(|path| {
+        write(To::Oci(&path), "x", &["a:1"]);
+        fs::read(path).unwrap()
+    });
     assert!(one == two);
     let mut archive = tar::Archive::new(&one[..]);
     let mut names = Vec::new();
@@ -100,10 +139,9 @@ fn archives_are_the_same_bytes_and_have_fixed_headers() {
 #[test]
 fn a_directory_gains_images_and_replaces_names() {
     let folder = tempfile::tempdir().unwrap();
-    let mut writer = LayoutWriter::create(folder.path()).unwrap();
-    write(&mut writer, "one", &["a:1"]);
-    write(&mut writer, "two", &["a:2"]);
-    write(&mut writer, "three", &["a:1"]);
+    for (content, name) in [("one", "a:1"), ("two", "a:2"), ("three", "a:1")] {
+        write(To::Folder(folder.path()), content, &[name]);
+    }
     assert_eq!(LayoutReader::open(folder.path()).unwrap().index().manifests.len(), 2);
     assert_holds(folder.path(), Some("a:1"), "three");
     assert_holds(folder.path(), Some("a:2"), "two");
@@ -114,14 +152,19 @@ fn a_directory_gains_images_and_replaces_names() {
 #[test]
 fn wrong_content_is_neither_written_nor_read() {
     let folder = tempfile::tempdir().unwrap();
-    let mut writer = LayoutWriter::create(folder.path()).unwrap();
     let descriptor = Descriptor::of(MediaType::ImageLayer, b"right");
-    for wrong in [&b"wrong"[..], b"righ", b"right!"] {
-        assert!(writer.add_blob(&descriptor, &mut &wrong[..]).is_err());
-        assert!(OciArchiveWriter::new(Vec::new()).add_blob(&descriptor, &mut &wrong[..]).is_err());
+    let file = folder.path().join("short");
+    fs::write(&file, b"righ").unwrap();
+    let stream =
+        |bytes: &'static [u8]| Content::Stream(Box::new(move || Ok(Box::new(bytes) as Box<dyn Read + Send>)));
+    let wrong = [stream(b"wrong"), stream(b"righ"), stream(b"right!"), Content::Bytes(b"wrong".to_vec())];
+    for content in wrong.into_iter().chain([Content::File(file)]) {
+        let blobs = [BlobSource { descriptor: descriptor.clone(), content }];
+        assert!(write_folder(folder.path(), &blobs, &[]).is_err(), "{blobs:?}");
+        assert!(bytes_of(&Archive::oci(&blobs, &[]).unwrap()).is_err(), "{blobs:?}");
     }
     assert_eq!(fs::read_dir(folder.path().join("blobs/sha256")).unwrap().count(), 0);
-    write(&mut writer, "x", &["a"]);
+    write(To::Folder(folder.path()), "x", &["a"]);
     let layer = image("x").0[2].0.digest.clone();
     let path = folder.path().join("blobs/sha256").join(layer.hex());
     let mut bytes = fs::read(&path).unwrap();
@@ -203,9 +246,9 @@ fn skopeo_reads_what_is_written() {
     }
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
-    write(&mut LayoutWriter::create(at("dir").as_ref()).unwrap(), "x", &["r.io/app:v1"]);
-    write(&mut OciArchiveWriter::new(File::create(at("oci.tar")).unwrap()), "x", &["r.io/app:v1"]);
-    write(&mut DockerArchiveWriter::new(File::create(at("docker.tar")).unwrap()), "x", &["r.io/app:v1"]);
+    write(To::Folder(at("dir").as_ref()), "x", &["r.io/app:v1"]);
+    write(To::Oci(at("oci.tar").as_ref()), "x", &["r.io/app:v1"]);
+    write(To::Docker(at("docker.tar").as_ref()), "x", &["r.io/app:v1"]);
     for (number, source) in [
         format!("oci:{}:v1", at("dir")),
         format!("oci-archive:{}", at("oci.tar")),

@@ -19,6 +19,8 @@ use crate::image::Image;
 use crate::request::{CompressionChoice, Output};
 use crate::stored::keep_list;
 
+pub use archive::ArchiveKind;
+pub(crate) use archive::write_layout;
 pub(crate) use destination::{into_destination, place};
 pub(crate) use keep::{keep, keep_as, kept_by};
 pub(crate) use pack::{Bundle, Exporter, Packed, PackedLayer, as_oci};
@@ -84,13 +86,13 @@ impl Exporter<'_> {
         match output {
             Output::Oci { to, names, compression } => {
                 let bundle = self.bundle(images, compression, true)?;
-                self.write_archive(&bundle, to, names, "oci")?;
+                self.write_archive(&bundle, ArchiveKind::Oci, to, names)?;
                 Ok(Written { kind: "oci", place: place(to), manifest: bundle.descriptor().cloned() })
             }
             Output::Docker { to, names } => {
                 let choice = CompressionChoice { compression: Compression::DEFAULT_GZIP, force: false };
                 let bundle = self.bundle(images, &choice, true)?;
-                self.write_archive(&bundle, to, names, "docker")?;
+                self.write_archive(&bundle, ArchiveKind::Docker, to, names)?;
                 Ok(Written { kind: "docker", place: place(to), manifest: bundle.descriptor().cloned() })
             }
             Output::Registry { names, compression } => {

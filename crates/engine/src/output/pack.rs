@@ -1,10 +1,8 @@
 //! An image with every layer as a blob, ready to leave.
 
-use std::fs::File;
-use std::io::{self};
 use std::sync::Arc;
 
-use rbuild_image::layout::BlobSource;
+use rbuild_image::layout::{BlobSource, Content};
 use rbuild_image::{Descriptor, Index, Manifest, MediaType, Reference};
 use rbuild_layer::Compression;
 use rbuild_store::Blob;
@@ -177,18 +175,13 @@ impl Bundle<'_> {
     pub(super) fn blobs(&self) -> Vec<BlobSource<'_>> {
         let mut blobs: Vec<_> = self.images.iter().flat_map(|(image, packed)| packed.blobs(image)).collect();
         blobs.extend(self.index.as_ref().map(|(descriptor, bytes)| document(descriptor, bytes)));
-        blobs.sort_by(|one, other| one.descriptor.digest.cmp(&other.descriptor.digest));
-        blobs.dedup_by(|one, other| one.descriptor.digest == other.descriptor.digest);
         blobs
     }
 }
 
 /// A small blob that is at hand.
-fn document<'s>(descriptor: &Descriptor, bytes: &'s [u8]) -> BlobSource<'s> {
-    BlobSource {
-        descriptor: descriptor.clone(),
-        open: Box::new(move || Ok(Box::new(io::Cursor::new(bytes.to_vec())))),
-    }
+fn document<'s>(descriptor: &Descriptor, bytes: &[u8]) -> BlobSource<'s> {
+    BlobSource { descriptor: descriptor.clone(), content: Content::Bytes(bytes.to_vec()) }
 }
 
 impl Packed {
@@ -200,7 +193,7 @@ impl Packed {
         blobs.extend(self.sources.iter().filter_map(|layer| match &layer.blob {
             PackedBlob::Here(blob) => Some(BlobSource {
                 descriptor: layer.descriptor.clone(),
-                open: Box::new(move || Ok(Box::new(File::open(&blob.path)?))),
+                content: Content::File(blob.path.clone()),
             }),
             PackedBlob::Remote(_) => None,
         }));

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use rbuild_image::{Digest, Reference};
 
 use crate::error::{Explain, Failure, FailureKind, Result};
+use crate::output::ArchiveKind;
+use crate::request::Destination;
 
 /// A registry, a layout or an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +79,18 @@ impl Location {
         Reference::parse(name)
             .map(Location::Registry)
             .explain(FailureKind::Usage, || format!("invalid reference format: `{name}`"))
+    }
+
+    /// What is written there, and where; `None` for a registry.
+    pub(crate) fn file(&self) -> Option<(ArchiveKind, Destination)> {
+        match self {
+            Location::Registry(_) => None,
+            Location::Oci { path, .. } => Some((ArchiveKind::Oci, Destination::Folder(path.clone()))),
+            Location::OciArchive { path, .. } => Some((ArchiveKind::Oci, Destination::File(path.clone()))),
+            Location::DockerArchive { path, .. } => {
+                Some((ArchiveKind::Docker, Destination::File(path.clone())))
+            }
+        }
     }
 
     /// The same wherever the command is run: with the whole path.

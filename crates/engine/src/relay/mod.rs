@@ -13,9 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use rayon::prelude::*;
-use rbuild_image::layout::{
-    BlobSource, DockerArchiveWriter, ImageWriter, LayoutWriter, NamedManifest, OciArchiveWriter, write_sorted,
-};
+use rbuild_image::layout::{BlobSource, Content, NamedManifest};
 use rbuild_image::{
     ANNOTATION_REF_NAME, Descriptor, Document, Index, MAX_DOCUMENT, Manifest, MediaType, MediaTypeExt,
     Platform, Reference, select_manifest,
@@ -25,8 +23,7 @@ use rbuild_registry::Client;
 use crate::error::{Explain, Failure, FailureKind, Result};
 use crate::event::{Event, EventSink, StepNumber, Steps};
 use crate::images::registry_failure;
-use crate::output::{as_oci, into_destination};
-use crate::request::Destination;
+use crate::output::{as_oci, write_layout};
 use source::Source;
 
 pub use location::Location;
@@ -277,32 +274,16 @@ fn push(
 }
 
 fn write(load: &Load<'_>, root: &Descriptor, to: &Location) -> Result<()> {
-    let fault = || format!("could not write `{to}`");
+    let Some((kind, file)) = to.file() else { return Ok(()) };
     let mut blobs: Vec<BlobSource<'_>> = Vec::new();
     for (descriptor, bytes) in &load.documents {
-        let open =
-            move || -> io::Result<Box<dyn io::Read + Send>> { Ok(Box::new(io::Cursor::new(bytes.clone()))) };
-        blobs.push(BlobSource { descriptor: descriptor.clone(), open: Box::new(open) });
+        blobs.push(BlobSource { descriptor: descriptor.clone(), content: Content::Bytes(bytes.clone()) });
     }
     for (descriptor, source) in &load.blobs {
         let open = move || source.blob(descriptor).map_err(|error| io::Error::other(error.to_string()));
-        blobs.push(BlobSource { descriptor: descriptor.clone(), open: Box::new(open) });
+        blobs.push(BlobSource { descriptor: descriptor.clone(), content: Content::Stream(Box::new(open)) });
     }
-    let manifests = [named(root, to)];
-    let mut write = |writer: &mut dyn ImageWriter| write_sorted(writer, &mut blobs, &manifests);
-    match to {
-        Location::Oci { path, .. } => {
-            let mut writer = LayoutWriter::create(path).explain(FailureKind::Environment, fault)?;
-            write(&mut writer).explain(FailureKind::Environment, fault)
-        }
-        Location::OciArchive { path, .. } => into_destination(&Destination::File(path.clone()), |out| {
-            write(&mut OciArchiveWriter::new(out)).map_err(io::Error::other)
-        }),
-        Location::DockerArchive { path, .. } => into_destination(&Destination::File(path.clone()), |out| {
-            write(&mut DockerArchiveWriter::new(out)).map_err(io::Error::other)
-        }),
-        Location::Registry(_) => Ok(()),
-    }
+    write_layout(&blobs, &[named(root, to)], kind, &file, None)
 }
 
 /// The name in the archive: in OCI layouts any word, in docker archives an image's name.

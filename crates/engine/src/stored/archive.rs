@@ -6,10 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use rbuild_image::layout::{
-    DockerArchiveWriter, ImageWriter, LayoutReader, LayoutWriter, NamedManifest, OciArchiveWriter,
-    write_sorted,
-};
+use rbuild_image::layout::{LayoutReader, NamedManifest};
 use rbuild_image::{
     ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Descriptor, Digest, Document, MediaTypeExt, Platform,
     Reference, select_manifest,
@@ -22,18 +19,9 @@ use crate::error::{Explain, Failure, FailureKind, Result};
 use crate::event::{Event, StepNumber, Steps};
 use crate::image::{Image, ImageLayer, Origin};
 use crate::images::Images;
-use crate::output::{Exporter, Packed, into_destination, keep_as, place};
+use crate::output::{ArchiveKind, Exporter, Packed, keep_as, place, write_layout};
 use crate::relay::{self, Location};
 use crate::request::{CompressionChoice, Destination};
-
-/// What `save` writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ArchiveKind {
-    /// For `docker load`.
-    Docker,
-    /// An OCI layout: a tar, or a folder.
-    Oci,
-}
 
 /// An image that came out of an archive.
 #[derive(Debug, Clone)]
@@ -72,14 +60,9 @@ impl Transfers<'_> {
     /// # Errors
     /// The same; a place at a registry.
     pub fn save_at(&self, image: StoredImage, at: &Location) -> Result<Descriptor> {
-        let (kind, to) = match at {
-            Location::Oci { path, .. } => (ArchiveKind::Oci, Destination::Folder(path.clone())),
-            Location::OciArchive { path, .. } => (ArchiveKind::Oci, Destination::File(path.clone())),
-            Location::DockerArchive { path, .. } => (ArchiveKind::Docker, Destination::File(path.clone())),
-            Location::Registry(_) => {
-                let message = format!("could not write to `{at}`: it is at a registry");
-                return Err(Failure::new(FailureKind::Usage, message).into());
-            }
+        let Some((kind, to)) = at.file() else {
+            let message = format!("could not write to `{at}`: it is at a registry");
+            return Err(Failure::new(FailureKind::Usage, message).into());
         };
         let images = [(image, Vec::new())];
         self.exporting(&at.to_string(), |exporter| {
@@ -266,21 +249,8 @@ fn write(
     kind: ArchiveKind,
     to: &Destination,
 ) -> Result<()> {
-    let fault = || format!("could not write the archive to {}", place(to));
-    let mut blobs: Vec<_> = images.iter().flat_map(|(packed, image, _)| packed.blobs(image)).collect();
-    let mut write = |writer: &mut dyn ImageWriter| write_sorted(writer, &mut blobs, manifests);
-    match (to, kind) {
-        (Destination::Folder(path), _) => {
-            let mut writer = LayoutWriter::create(path).explain(FailureKind::Environment, fault)?;
-            write(&mut writer).explain(FailureKind::Environment, fault)
-        }
-        (to, ArchiveKind::Docker) => {
-            into_destination(to, |out| write(&mut DockerArchiveWriter::new(out)).map_err(io::Error::other))
-        }
-        (to, ArchiveKind::Oci) => {
-            into_destination(to, |out| write(&mut OciArchiveWriter::new(out)).map_err(io::Error::other))
-        }
-    }
+    let blobs: Vec<_> = images.iter().flat_map(|(packed, image, _)| packed.blobs(image)).collect();
+    write_layout(&blobs, manifests, kind, to, None)
 }
 
 /// Each image of a layout once, with its names.

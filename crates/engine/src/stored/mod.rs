@@ -24,7 +24,8 @@ use rbuild_store::{ImageRecord, Store};
 use crate::event::EventSink;
 use crate::image::Image;
 
-pub use archive::{ArchiveKind, Loaded};
+pub use crate::output::ArchiveKind;
+pub use archive::Loaded;
 pub use list::{find, list};
 pub use lists::ImageList;
 pub(crate) use lists::{built_for, forget_built, keep_list};

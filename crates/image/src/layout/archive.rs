@@ -1,62 +1,108 @@
-//! Writers of tar streams: OCI archives, and archives for `docker load`.
+//! Tar archives: OCI layouts, and archives for `docker load`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use serde::Serialize;
 use tar::{EntryType, Header};
 
 use super::OCI_LAYOUT;
-use super::writer::{ImageWriter, NamedManifest, blob_path, index_json};
-use crate::{
-    Descriptor, Digest, Document, ImageError, MAX_DOCUMENT, Manifest, MediaTypeExt, Result, VerifyingReader,
-    canonical_json,
-};
+use super::writer::{BlobSource, NamedManifest, blob_path, index_json};
+use crate::{Document, ImageError, Result, canonical_json};
 
-/// A tar whose entries have fixed modes, owner 0 and time 0.
-struct TarStream<W: Write> {
-    tar: tar::Builder<W>,
-    folders: BTreeSet<String>,
-    added: BTreeSet<Digest>,
+/// An archive before it is written: a tar whose entries have fixed modes, owner 0 and time 0, sorted by name.
+///
+/// All of it but what [`Content::Stream`]s will give is known before the first byte is written, so that a file which holds these
+/// bytes already can be told.
+#[derive(Debug)]
+pub struct Archive<'s> {
+    parts: Vec<Part<'s>>,
+    size: u64,
 }
 
-impl<W: Write> TarStream<W> {
-    fn new(out: W) -> TarStream<W> {
-        TarStream { tar: tar::Builder::new(out), folders: BTreeSet::new(), added: BTreeSet::new() }
+/// A stretch of an archive.
+#[derive(Debug)]
+pub enum Part<'s> {
+    /// Headers, padding, documents.
+    Bytes(Vec<u8>),
+    /// The content of a blob.
+    Blob(&'s BlobSource<'s>),
+}
+
+impl Part<'_> {
+    /// Length in bytes.
+    pub fn size(&self) -> u64 {
+        match self {
+            Part::Bytes(bytes) => bytes.len() as u64,
+            Part::Blob(blob) => blob.descriptor.size,
+        }
+    }
+}
+
+impl<'s> Archive<'s> {
+    /// An OCI layout as a tar (`oci-archive:`). Every blob is there once.
+    ///
+    /// # Errors
+    /// A name that a tar header cannot hold.
+    pub fn oci(blobs: &'s [BlobSource<'s>], manifests: &[NamedManifest]) -> Result<Archive<'s>> {
+        let mut archive = Self::of_blobs(blobs)?;
+        archive.file("index.json", &index_json(manifests))?;
+        archive.file("oci-layout", OCI_LAYOUT)?;
+        Ok(archive.end())
     }
 
-    fn folder(&mut self, name: &str) -> Result<()> {
-        if self.folders.insert(name.to_owned()) {
-            self.entry(name, EntryType::Directory, 0o755, 0, &mut io::empty())?;
+    /// What `docker load` reads: an OCI layout with Docker's `manifest.json` beside, as Docker itself saves since version 25.
+    ///
+    /// # Errors
+    /// A manifest that is no manifest of one image, or cannot be read.
+    pub fn docker(blobs: &'s [BlobSource<'s>], manifests: &[NamedManifest]) -> Result<Archive<'s>> {
+        let entries =
+            manifests.iter().map(|named| DockerEntry::of(named, blobs)).collect::<Result<Vec<_>>>()?;
+        let mut archive = Self::of_blobs(blobs)?;
+        archive.file("index.json", &index_json(manifests))?;
+        archive.file("manifest.json", &canonical_json(&entries))?;
+        archive.file("oci-layout", OCI_LAYOUT)?;
+        Ok(archive.end())
+    }
+
+    /// In the order of the tar.
+    pub fn parts(&self) -> &[Part<'s>] {
+        &self.parts
+    }
+
+    /// Length in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The blobs in the order of their digests, in their folders: the same image gives the same bytes.
+    fn of_blobs(blobs: &'s [BlobSource<'s>]) -> Result<Archive<'s>> {
+        let mut archive = Archive { parts: Vec::new(), size: 0 };
+        let blobs: BTreeMap<String, &BlobSource<'_>> =
+            blobs.iter().map(|blob| (blob_path(&blob.descriptor), blob)).collect();
+        let mut folders = BTreeSet::new();
+        for (name, blob) in blobs {
+            for (end, _) in name.match_indices('/') {
+                if folders.insert(name[..=end].to_owned()) {
+                    archive.header(&name[..=end], EntryType::Directory, 0o755, 0)?;
+                }
+            }
+            archive.header(&name, EntryType::Regular, 0o644, blob.descriptor.size)?;
+            archive.parts.push(Part::Blob(blob));
+            archive.size += blob.descriptor.size;
+            archive.pad();
         }
-        Ok(())
+        Ok(archive)
     }
 
     fn file(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
-        self.entry(name, EntryType::Regular, 0o644, bytes.len() as u64, &mut &bytes[..])
+        self.header(name, EntryType::Regular, 0o644, bytes.len() as u64)?;
+        self.bytes(bytes);
+        self.pad();
+        Ok(())
     }
 
-    fn blob(&mut self, descriptor: &Descriptor, content: &mut dyn Read) -> Result<()> {
-        if !self.added.insert(descriptor.digest.clone()) {
-            return Ok(());
-        }
-        let name = blob_path(descriptor);
-        self.folder("blobs/")?;
-        self.folder(&name[..=name.rfind('/').unwrap_or(0)])?;
-        // The builder pads a short content with nothing: the check must fail it before the next header is written.
-        let mut checked = VerifyingReader::new(content, &descriptor.digest, Some(descriptor.size));
-        self.entry(&name, EntryType::Regular, 0o644, descriptor.size, &mut checked)
-    }
-
-    fn entry(
-        &mut self,
-        name: &str,
-        kind: EntryType,
-        mode: u32,
-        size: u64,
-        content: &mut dyn Read,
-    ) -> Result<()> {
+    fn header(&mut self, name: &str, kind: EntryType, mode: u32, size: u64) -> Result<()> {
         let failed = |source| ImageError::Io { action: "write", path: PathBuf::from(name), source };
         let mut header = Header::new_ustar();
         header.set_path(name).map_err(failed)?;
@@ -67,67 +113,34 @@ impl<W: Write> TarStream<W> {
         header.set_mtime(0);
         header.set_size(size);
         header.set_cksum();
-        self.tar.append(&header, content).map_err(failed)
+        self.bytes(header.as_bytes());
+        Ok(())
     }
 
-    fn end(&mut self) -> Result<()> {
-        let failed = |source| ImageError::Io {
-            action: "write",
-            path: PathBuf::from("the end of the archive"),
-            source,
-        };
-        self.tar.finish().map_err(failed)?;
-        self.tar.get_mut().flush().map_err(failed)
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.size += bytes.len() as u64;
+        match self.parts.last_mut() {
+            Some(Part::Bytes(last)) => last.extend_from_slice(bytes),
+            _ => self.parts.push(Part::Bytes(bytes.to_vec())),
+        }
     }
-}
 
-/// Writes an OCI layout as a tar stream (`oci-archive:`).
-pub struct OciArchiveWriter<W: Write>(TarStream<W>);
-
-impl<W: Write> OciArchiveWriter<W> {
-    /// Writes to `out`, which needs no seeking.
-    pub fn new(out: W) -> OciArchiveWriter<W> {
-        OciArchiveWriter(TarStream::new(out))
+    fn pad(&mut self) {
+        let over = self.size % BLOCK as u64;
+        if over > 0 {
+            self.bytes(&[0; BLOCK][usize::try_from(over).unwrap_or(0)..]);
+        }
     }
-}
 
-impl<W: Write> std::fmt::Debug for OciArchiveWriter<W> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("OciArchiveWriter")
+    /// The end mark (POSIX ustar): two blocks of zeros.
+    fn end(mut self) -> Archive<'s> {
+        self.bytes(&[0; 2 * BLOCK]);
+        self
     }
 }
 
-impl<W: Write> ImageWriter for OciArchiveWriter<W> {
-    fn add_blob(&mut self, descriptor: &Descriptor, content: &mut dyn Read) -> Result<()> {
-        self.0.blob(descriptor, content)
-    }
-
-    fn finish(&mut self, manifests: &[NamedManifest]) -> Result<()> {
-        self.0.file("index.json", &index_json(manifests))?;
-        self.0.file("oci-layout", OCI_LAYOUT)?;
-        self.0.end()
-    }
-}
-
-/// Writes what `docker load` reads: an OCI layout with Docker's `manifest.json` beside, as Docker itself saves since version 25.
-pub struct DockerArchiveWriter<W: Write> {
-    stream: TarStream<W>,
-    /// The manifests added, to be said again in Docker's words.
-    manifests: BTreeMap<Digest, Manifest>,
-}
-
-impl<W: Write> DockerArchiveWriter<W> {
-    /// Writes to `out`, which needs no seeking.
-    pub fn new(out: W) -> DockerArchiveWriter<W> {
-        DockerArchiveWriter { stream: TarStream::new(out), manifests: BTreeMap::new() }
-    }
-}
-
-impl<W: Write> std::fmt::Debug for DockerArchiveWriter<W> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("DockerArchiveWriter")
-    }
-}
+/// A tar's unit.
+const BLOCK: usize = 512;
 
 #[derive(Serialize)]
 struct DockerEntry {
@@ -139,44 +152,24 @@ struct DockerEntry {
     names: Option<Vec<String>>,
 }
 
-impl<W: Write> ImageWriter for DockerArchiveWriter<W> {
-    fn add_blob(&mut self, descriptor: &Descriptor, content: &mut dyn Read) -> Result<()> {
-        let is_document = descriptor.media_type.is_manifest() || descriptor.media_type.is_index();
-        if !is_document || descriptor.size > MAX_DOCUMENT {
-            return self.stream.blob(descriptor, content);
-        }
-        let mut bytes = Vec::new();
-        let unreadable =
-            |source| ImageError::Io { action: "read", path: blob_path(descriptor).into(), source };
-        content.take(MAX_DOCUMENT).read_to_end(&mut bytes).map_err(unreadable)?;
-        self.stream.blob(descriptor, &mut &bytes[..])?;
-        if let Document::Manifest(manifest) = Document::parse(&descriptor.media_type, &bytes)? {
-            self.manifests.insert(descriptor.digest.clone(), manifest);
-        }
-        Ok(())
-    }
-
-    fn finish(&mut self, manifests: &[NamedManifest]) -> Result<()> {
-        let mut entries = Vec::new();
-        for named in manifests {
-            let Some(manifest) = self.manifests.get(&named.descriptor.digest) else {
-                let reason = format!(
-                    "{} is no manifest of one image; docker load takes no others",
-                    named.descriptor.digest
-                );
-                return Err(ImageError::Invalid { document: "docker archive", reason });
-            };
-            let names: Vec<String> =
-                named.names.iter().filter(|name| name.tag().is_some()).map(|name| name.familiar()).collect();
-            entries.push(DockerEntry {
-                config: blob_path(&manifest.config),
-                layers: manifest.layers.iter().map(blob_path).collect(),
-                names: (!names.is_empty()).then_some(names),
-            });
-        }
-        self.stream.file("index.json", &index_json(manifests))?;
-        self.stream.file("manifest.json", &canonical_json(&entries))?;
-        self.stream.file("oci-layout", OCI_LAYOUT)?;
-        self.stream.end()
+impl DockerEntry {
+    fn of(named: &NamedManifest, blobs: &[BlobSource<'_>]) -> Result<DockerEntry> {
+        let digest = &named.descriptor.digest;
+        let invalid = || ImageError::Invalid {
+            document: "docker archive",
+            reason: format!("{digest} is no manifest of one image; docker load takes no others"),
+        };
+        let blob = blobs.iter().find(|blob| blob.descriptor.digest == *digest).ok_or_else(invalid)?;
+        let Document::Manifest(manifest) = Document::parse(&blob.descriptor.media_type, &blob.document()?)?
+        else {
+            return Err(invalid());
+        };
+        let names: Vec<String> =
+            named.names.iter().filter(|name| name.tag().is_some()).map(|name| name.familiar()).collect();
+        Ok(DockerEntry {
+            config: blob_path(&manifest.config),
+            layers: manifest.layers.iter().map(blob_path).collect(),
+            names: (!names.is_empty()).then_some(names),
+        })
     }
 }

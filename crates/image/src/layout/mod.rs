@@ -10,15 +10,15 @@
 //!
 //! Reading trusts nothing: a blob is found by its digest only and checked against it while it is read, documents have a size limit, and no
 //! name inside an archive becomes a path on this machine. Writing is deterministic: fixed modes, owner 0, time 0, and an order that
-//! follows from the content where the caller has the blobs at hand ([`write_sorted`]).
+//! follows from the content.
 
 mod archive;
 mod docker;
 mod reader;
 mod writer;
 
-pub use archive::{DockerArchiveWriter, OciArchiveWriter};
+pub use archive::{Archive, Part};
 pub use reader::LayoutReader;
-pub use writer::{BlobSource, ImageWriter, LayoutWriter, NamedManifest, write_sorted};
+pub use writer::{BlobSource, Content, NamedManifest, Opened, write_folder};
 
 const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;

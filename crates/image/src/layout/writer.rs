@@ -1,4 +1,4 @@
-//! What the writers have in common, and the writer of a directory.
+//! What goes into a layout, and the writer of a directory.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::OCI_LAYOUT;
 use crate::{
-    ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Descriptor, ImageError, Index, MediaType, Reference, Result,
-    VerifyingReader,
+    ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Descriptor, ImageError, Index, MAX_DOCUMENT, MediaType,
+    Reference, Result, VerifyingReader,
 };
 
 /// A manifest or index to be found in the layout's `index.json`.
@@ -19,43 +19,81 @@ pub struct NamedManifest {
     pub names: Vec<Reference>,
 }
 
-/// Takes an image's blobs and at last its names.
-pub trait ImageWriter {
-    /// Adds a blob, checking digest and size; one that was added already is not read again.
-    fn add_blob(&mut self, descriptor: &Descriptor, content: &mut dyn Read) -> Result<()>;
-
-    /// Writes what points to the blobs, and ends.
-    fn finish(&mut self, manifests: &[NamedManifest]) -> Result<()>;
-}
-
-/// A blob that can be opened when its turn comes.
-pub struct BlobSource<'source> {
+/// A blob and its bytes.
+#[derive(Debug)]
+pub struct BlobSource<'s> {
     /// What it is.
     pub descriptor: Descriptor,
-    /// Opens its content.
-    pub open: Box<dyn Fn() -> io::Result<Box<dyn Read + Send>> + 'source>,
+    /// Its bytes.
+    pub content: Content<'s>,
 }
 
-impl std::fmt::Debug for BlobSource<'_> {
+/// Where a blob's bytes are.
+pub enum Content<'s> {
+    /// At hand.
+    Bytes(Vec<u8>),
+    /// All of a file that is trusted to hold them, as a store's is; only its length is checked.
+    File(PathBuf),
+    /// Opened when its turn comes; digest and length are checked while it is read.
+    Stream(Box<dyn Fn() -> io::Result<Box<dyn Read + Send>> + 's>),
+}
+
+/// A blob that was opened.
+#[allow(missing_debug_implementations, reason = "a reader has nothing to show")]
+pub enum Opened<'o> {
+    /// All of this file.
+    File(File),
+    /// Whoever reads this to its end has read what the descriptor says.
+    Stream(&'o mut dyn Read),
+}
+
+impl std::fmt::Debug for Content<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "BlobSource({})", self.descriptor.digest)
+        match self {
+            Content::Bytes(bytes) => write!(f, "{} bytes", bytes.len()),
+            Content::File(path) => write!(f, "{}", path.display()),
+            Content::Stream(_) => f.write_str("a stream"),
+        }
     }
 }
 
-/// Adds all blobs in the order of their digests and finishes: the same image gives the same bytes.
-pub fn write_sorted(
-    writer: &mut dyn ImageWriter,
-    blobs: &mut [BlobSource<'_>],
-    manifests: &[NamedManifest],
-) -> Result<()> {
-    blobs.sort_by(|one, other| one.descriptor.digest.cmp(&other.descriptor.digest));
-    for blob in blobs.iter() {
-        let unreadable =
-            |source| ImageError::Io { action: "open", path: blob_path(&blob.descriptor).into(), source };
-        let mut content = (blob.open)().map_err(unreadable)?;
-        writer.add_blob(&blob.descriptor, &mut content)?;
+impl BlobSource<'_> {
+    /// Opens the blob for `take`, which reads to the end.
+    ///
+    /// # Errors
+    /// Those of `take`, and content that is not what the descriptor says.
+    pub fn give<T>(&self, take: impl FnOnce(Opened<'_>) -> io::Result<T>) -> Result<T> {
+        let Descriptor { digest, size, .. } = &self.descriptor;
+        let given = match &self.content {
+            Content::Bytes(bytes) => {
+                take(Opened::Stream(&mut VerifyingReader::new(&bytes[..], digest, Some(*size))))
+            }
+            Content::File(path) => File::open(path).and_then(|file| {
+                let actual = file.metadata()?.len();
+                if actual != *size {
+                    let digest = Box::new(digest.clone());
+                    let wrong = ImageError::SizeMismatch { digest, expected: *size, actual };
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, wrong));
+                }
+                take(Opened::File(file))
+            }),
+            Content::Stream(open) => open().and_then(|content| {
+                take(Opened::Stream(&mut VerifyingReader::new(content, digest, Some(*size))))
+            }),
+        };
+        let path = blob_path(&self.descriptor).into();
+        given.map_err(|source| ImageError::Io { action: "write", path, source })
     }
-    writer.finish(manifests)
+
+    /// All of a small blob.
+    pub(super) fn document(&self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.give(|opened| match opened {
+            Opened::File(file) => file.take(MAX_DOCUMENT).read_to_end(&mut bytes),
+            Opened::Stream(content) => content.take(MAX_DOCUMENT).read_to_end(&mut bytes),
+        })?;
+        Ok(bytes)
+    }
 }
 
 /// Where a blob lies in a layout.
@@ -83,16 +121,24 @@ pub(super) fn index_json(manifests: &[NamedManifest]) -> Vec<u8> {
     Index::new(MediaType::ImageIndex, entries).to_bytes()
 }
 
-/// Writes an OCI layout as a directory. An existing layout gains the image: its blobs stay, entries of the same names give way.
-#[derive(Debug)]
-pub struct LayoutWriter {
+/// Writes an OCI layout as a directory, which is made if it is missing. An existing layout gains the images: its blobs stay,
+/// entries of the same names give way.
+///
+/// # Errors
+/// What cannot be written, and content that is not what its descriptor says.
+pub fn write_folder(root: &Path, blobs: &[BlobSource<'_>], manifests: &[NamedManifest]) -> Result<()> {
+    let folder = Folder::create(root)?;
+    blobs.iter().try_for_each(|blob| folder.add(blob))?;
+    folder.finish(manifests)
+}
+
+struct Folder {
     root: PathBuf,
 }
 
-impl LayoutWriter {
-    /// Makes the directory where it is missing.
-    pub fn create(root: &Path) -> Result<LayoutWriter> {
-        let writer = LayoutWriter { root: root.to_owned() };
+impl Folder {
+    fn create(root: &Path) -> Result<Folder> {
+        let writer = Folder { root: root.to_owned() };
         let blobs = root.join("blobs/sha256");
         fs::create_dir_all(&blobs).map_err(|source| ImageError::Io {
             action: "create",
@@ -105,7 +151,11 @@ impl LayoutWriter {
 
     fn write_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.root.join(name);
-        put(&path, &mut &bytes[..]).map_err(|source| ImageError::Io { action: "write", path, source })
+        put(&path, |file| file.write_all(bytes)).map_err(|source| ImageError::Io {
+            action: "write",
+            path,
+            source,
+        })
     }
 
     /// The entries of an `index.json` that is there already and that the new ones do not replace.
@@ -130,43 +180,43 @@ impl LayoutWriter {
         };
         Ok(Index::parse(&bytes)?.manifests.into_iter().filter(|entry| !replaced(entry)).collect())
     }
-}
 
-impl ImageWriter for LayoutWriter {
-    fn add_blob(&mut self, descriptor: &Descriptor, content: &mut dyn Read) -> Result<()> {
-        let path = self.root.join(blob_path(descriptor));
-        if path.metadata().is_ok_and(|found| found.is_file() && found.len() == descriptor.size) {
+    fn add(&self, blob: &BlobSource<'_>) -> Result<()> {
+        let path = self.root.join(blob_path(&blob.descriptor));
+        if path.metadata().is_ok_and(|found| found.is_file() && found.len() == blob.descriptor.size) {
             return Ok(());
         }
-        let mut checked = VerifyingReader::new(content, &descriptor.digest, Some(descriptor.size));
-        put(&path, &mut checked).map_err(|source| ImageError::Io { action: "write", path, source })
+        blob.give(|opened| {
+            put(&path, |out| match opened {
+                // Within the kernel, and as a reflink where the file system has them (copy_file_range(2)).
+                Opened::File(mut file) => io::copy(&mut file, out).map(drop),
+                Opened::Stream(content) => {
+                    let mut out = BufWriter::with_capacity(128 << 10, out);
+                    io::copy(content, &mut out)?;
+                    out.flush()
+                }
+            })
+        })
     }
 
-    fn finish(&mut self, manifests: &[NamedManifest]) -> Result<()> {
-        let mut all: Vec<NamedManifest> = Vec::new();
-        all.extend(
-            self.kept_entries(manifests)?
-                .into_iter()
-                .map(|descriptor| NamedManifest { descriptor, names: Vec::new() }),
-        );
+    fn finish(&self, manifests: &[NamedManifest]) -> Result<()> {
+        let kept = self.kept_entries(manifests)?.into_iter();
+        let mut all: Vec<NamedManifest> =
+            kept.map(|descriptor| NamedManifest { descriptor, names: Vec::new() }).collect();
         all.extend_from_slice(manifests);
         self.write_file("index.json", &index_json(&all))
     }
 }
 
 /// Writes beside the target and renames, so that a reader never sees half of it.
-fn put(path: &Path, content: &mut dyn Read) -> io::Result<()> {
+fn put(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
     let partial = PathBuf::from(partial);
-    let written = File::create(&partial).and_then(|file| {
-        let mut file = BufWriter::with_capacity(128 << 10, file);
-        io::copy(content, &mut file)?;
-        file.flush()
-    });
+    let written = File::create(&partial).and_then(|mut file| write(&mut file));
     let result = written.and_then(|()| fs::rename(&partial, path));
     if result.is_err() {
         // The first error is the one to tell.
