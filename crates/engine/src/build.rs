@@ -153,6 +153,8 @@ impl<'a> Builder<'a> {
     pub(crate) fn run(&self) -> Result<StageState> {
         let wanted: Vec<usize> = self.plan.stages.iter().map(|stage| stage.id.0).collect();
         let finished = run_stages(&wanted, self.cancel, &|stages, index| self.stage(stages, index));
+        // The last layer may still have to be compressed: the disk has time for the files meanwhile.
+        self.store.begin_sync();
         for done in self.packing.settle() {
             let Packed { layer, began, took } = &done;
             let (phase, name) = (Phase::Pack, layer.as_str());

@@ -124,6 +124,7 @@ fn attempt<'a>(
             assemble::assemble(builder, state)
         })
         .collect::<Result<Vec<_>>>()?;
+    tools.store.begin_sync();
     let (id, written) = output::write_all(first, &images)?;
     shared.cache.export(&first.images);
     tools.store.finish_build().map_err(|error| {

@@ -60,7 +60,8 @@ impl NewFile<'_> {
 
     /// Gives the file its owner, mode and time.
     pub fn finish(self, meta: &Meta) -> Result<(), PathError> {
-        let node = Node { root: self.root, dir: self.dir.as_fd(), name: &self.name, path: &self.path };
+        let (dir, new) = (self.dir.as_fd(), Some(self.file.as_fd()));
+        let node = Node { root: self.root, dir, name: &self.name, path: &self.path, new };
         node.finish(meta, true).on("set the owner, mode or time of", self.root.name_of(&self.path))
     }
 }
@@ -94,7 +95,7 @@ impl Root {
         });
         let (dir, name) = made.on("create the directory", self.name_of(path))?;
         let mut meta = Meta::new(FileKind::Directory, new.mode, new.uid, new.gid, Timestamp::default());
-        let node = Node { root: self, dir: dir.as_fd(), name: &name, path };
+        let node = Node { root: self, dir: dir.as_fd(), name: &name, path, new: None };
         let finished = match new.mtime {
             Some(mtime) => {
                 meta.mtime = mtime;
@@ -123,7 +124,7 @@ impl Root {
             return new.finish(meta);
         }
         let (dir, name) = self.parent_of(path)?;
-        let node = Node { root: self, dir: dir.as_fd(), name: &name, path };
+        let node = Node { root: self, dir: dir.as_fd(), name: &name, path, new: None };
         let own_inode = node.create(&meta.kind).on("create", self.name_of(path))?;
         node.finish(meta, own_inode).on("set the owner, mode or time of", self.name_of(path))
     }
@@ -144,7 +145,7 @@ impl Root {
             Ok((dir, name, found))
         });
         let (dir, name, found) = set.on("stat", self.name_of(path))?;
-        let node = Node { root: self, dir: dir.as_fd(), name: &name, path };
+        let node = Node { root: self, dir: dir.as_fd(), name: &name, path, new: None };
         // A placeholder of a device stays one.
         let placeholder = found.is_file() && is_device(&meta.kind);
         let kind = if placeholder { meta.kind.clone() } else { found.kind.clone() };
@@ -238,6 +239,8 @@ struct Node<'a> {
     dir: BorrowedFd<'a>,
     name: &'a OsStr,
     path: &'a RootfsPath,
+    /// A regular file that was made just now, still open: calls on it look up no name, and it has no attribute to forget.
+    new: Option<BorrowedFd<'a>>,
 }
 
 impl Node<'_> {
@@ -289,12 +292,16 @@ impl Node<'_> {
     /// Owner, mode and time, in the order in which one does not undo the other.
     fn finish(&self, meta: &Meta, own_inode: bool) -> io::Result<()> {
         self.own(meta, own_inode)?;
-        Ok(set_times(self.dir, self.name, meta.mtime)?)
+        let timed = match self.new {
+            Some(file) => rustix::fs::futimens(file, &times(meta.mtime)),
+            None => set_times(self.dir, self.name, meta.mtime),
+        };
+        Ok(timed?)
     }
 
     /// Owner and mode; what the kernel refuses goes to the journal.
     fn own(&self, meta: &Meta, own_inode: bool) -> io::Result<()> {
-        let refused = match chown(self.dir, self.name, meta.uid, meta.gid) {
+        let refused = match self.chown(meta.uid, meta.gid) {
             Ok(()) => false,
             Err(error) if REFUSED.contains(&error) && self.root.journal.keeps() => true,
             Err(error) => return Err(error.into()),
@@ -303,7 +310,7 @@ impl Node<'_> {
         let mode = if refused { meta.mode & !SET_ID_BITS } else { meta.mode };
         if !meta.is_symlink() {
             // After chown, which takes setuid and setgid away.
-            rustix::fs::chmodat(self.dir, self.name, Mode::from_raw_mode(mode), AtFlags::empty())?;
+            self.chmod(Mode::from_raw_mode(mode))?;
         }
         let entry = (refused || placeholder).then(|| Entry {
             owner: Owner { uid: meta.uid, gid: meta.gid },
@@ -313,10 +320,30 @@ impl Node<'_> {
         if own_inode { self.journal_on_inode(entry) } else { self.journal_in_sidecar(entry) }
     }
 
+    fn chown(&self, uid: u32, gid: u32) -> Result<(), Errno> {
+        // All ones means "leave as it is" to the kernel and is no owner.
+        if uid == u32::MAX || gid == u32::MAX {
+            return Err(Errno::INVAL);
+        }
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        match self.new {
+            Some(file) => rustix::fs::fchown(file, uid, gid),
+            None => rustix::fs::chownat(self.dir, self.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW),
+        }
+    }
+
+    fn chmod(&self, mode: Mode) -> Result<(), Errno> {
+        match self.new {
+            Some(file) => rustix::fs::fchmod(file, mode),
+            None => rustix::fs::chmodat(self.dir, self.name, mode, AtFlags::empty()),
+        }
+    }
+
     fn journal_on_inode(&self, entry: Option<Entry>) -> io::Result<()> {
         let journal = &self.root.journal;
         match entry {
             Some(entry) => journal.keep_on_inode(self.dir, self.name, &entry),
+            None if self.new.is_some() => Ok(()),
             None => {
                 journal.forget_on_inode(self.dir, self.name);
                 Ok(())
@@ -360,17 +387,11 @@ fn mknod(dir: BorrowedFd<'_>, name: &OsStr, class: FileType, major: u32, minor: 
     rustix::fs::mknodat(dir, name, class, Mode::from_raw_mode(0o600), rustix::fs::makedev(major, minor))
 }
 
-fn chown(dir: BorrowedFd<'_>, name: &OsStr, uid: u32, gid: u32) -> Result<(), Errno> {
-    // All ones means "leave as it is" to the kernel and is no owner.
-    if uid == u32::MAX || gid == u32::MAX {
-        return Err(Errno::INVAL);
-    }
-    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+fn set_times(dir: BorrowedFd<'_>, name: &OsStr, mtime: Timestamp) -> Result<(), Errno> {
+    rustix::fs::utimensat(dir, name, &times(mtime), AtFlags::SYMLINK_NOFOLLOW)
 }
 
-fn set_times(dir: BorrowedFd<'_>, name: &OsStr, mtime: Timestamp) -> Result<(), Errno> {
+fn times(mtime: Timestamp) -> Timestamps {
     let time = Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanos.into() };
-    let times = Timestamps { last_access: time, last_modification: time };
-    rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+    Timestamps { last_access: time, last_modification: time }
 }

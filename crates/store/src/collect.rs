@@ -98,18 +98,19 @@ impl Store {
         Ok(report)
     }
 
-    /// [`Store::prune`] if the last one that this asked for is longer ago than `every`: what a build does at its end. Costs one
-    /// `stat` otherwise.
+    /// [`Store::prune`] if the last one that this asked for is longer ago than `every`: what a build does at its end. Otherwise
+    /// it costs one `stat`; the first time only makes a note.
     pub fn prune_if_due(&self, options: &PruneOptions, every: Duration) -> Result<Option<PruneReport>> {
         let stamp = self.inner.layout.dir("pruned");
         let last = fs::metadata(&stamp).and_then(|metadata| metadata.modified());
         // A stamp a little ahead of `now` is as recent; one far ahead comes from a clock that has been set back.
         let age = |last| options.now.duration_since(last).unwrap_or_else(|ahead| ahead.duration());
-        if last.is_ok_and(|last| age(last) < every) {
-            return Ok(None);
+        // A store that was never asked is a new one and has nothing to be rid of.
+        let due = last.map(|last| age(last) >= every).unwrap_or_default();
+        if due || !stamp.exists() {
+            fs::write(&stamp, "").on("write", &stamp)?;
         }
-        fs::write(&stamp, "").on("write", &stamp)?;
-        self.prune(options).map(Some)
+        if due { self.prune(options).map(Some) } else { Ok(None) }
     }
 
     /// Measures new trees before the gate is taken for good, since that walks them.

@@ -103,6 +103,11 @@ impl Session {
         File::open(folder).and_then(|folder| folder.sync_all()).on("sync", folder)
     }
 
+    /// Whether something was published that is not durable yet.
+    pub(crate) fn is_marked(&self) -> bool {
+        *unpoisoned(&self.marked)
+    }
+
     /// Runs `sync` while nothing is being published, then removes the marker. Does nothing if nothing was published.
     pub(crate) fn make_durable(&self, sync: impl FnOnce() -> Result<()>) -> Result<bool> {
         let _nothing_is_published = self.publishing.write().unwrap_or_else(PoisonError::into_inner);

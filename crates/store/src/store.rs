@@ -6,13 +6,14 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use rbuild_fs::{PathContext, PathError};
 
 use crate::error::Result;
 use crate::layout::{FOLDERS, Layout, escape, is_plain_name, to_hex};
 use crate::lock::{self, Hold};
-use crate::session::{Session, names, random};
+use crate::session::{Session, names, random, unpoisoned};
 use crate::{Snapshot, SnapshotId, StoreError, durable, record, sweep};
 
 /// Version of the layout that the crate's documentation draws. A change that an older rbuild would misread raises it.
@@ -40,6 +41,8 @@ pub(crate) struct Inner {
     pub(crate) session: Session,
     pub(crate) layout: Layout,
     root: File,
+    /// Syncs that were begun before the end.
+    ahead: Mutex<Vec<JoinHandle<rustix::io::Result<()>>>>,
     /// Snapshots known to be whole, parents included: they are leased, so they stay so.
     pub(crate) known: Mutex<HashMap<SnapshotId, Snapshot>>,
 }
@@ -57,7 +60,15 @@ impl Store {
         prepare(&layout)?;
         let root = File::open(&layout.root).on("open", &layout.root)?;
         let session = Session::begin(&layout, options.boot_id.trim())?;
-        let store = Self { inner: Arc::new(Inner { session, layout, root, known: Mutex::default() }) };
+        let store = Self {
+            inner: Arc::new(Inner {
+                session,
+                layout,
+                root,
+                ahead: Mutex::default(),
+                known: Mutex::default(),
+            }),
+        };
         sweep::dead_sessions(&store)?;
         durable::recover(&store, options.boot_id.trim())?;
         Ok(store)
@@ -99,6 +110,15 @@ impl Store {
         durable::finish(self)
     }
 
+    /// Begins to write to the disk what is published by now, beside whatever follows: [`Store::finish_build`] has less to wait for.
+    /// Failures are its to tell. A process that ends meanwhile is held until the kernel has done (`syncfs` cannot be killed).
+    pub fn begin_sync(&self) {
+        if let (true, Ok(root)) = (self.inner.session.is_marked(), self.inner.root.try_clone()) {
+            let sync = move || rustix::fs::syncfs(&root);
+            unpoisoned(&self.inner.ahead).push(std::thread::spawn(sync));
+        }
+    }
+
     /// Where the context room keeps the stat cache of the context named `context` (any text, such as its path).
     #[must_use]
     pub fn stat_cache_path(&self, context: &str) -> PathBuf {
@@ -126,7 +146,12 @@ impl Store {
     }
 
     pub(crate) fn sync(&self) -> Result<()> {
-        Ok(rustix::fs::syncfs(&self.inner.root).on("sync the file system of", &self.inner.layout.root)?)
+        let ahead = std::mem::take(&mut *unpoisoned(&self.inner.ahead));
+        // A failed write is told once to each open file (errseq_t in the kernel), and all syncs use one: hear the others, too.
+        let ahead = ahead.into_iter().map(|thread| thread.join().unwrap_or(Ok(()))).collect::<Vec<_>>();
+        let synced =
+            ahead.into_iter().chain([rustix::fs::syncfs(&self.inner.root)]).collect::<Result<(), _>>();
+        Ok(synced.on("sync the file system of", &self.inner.layout.root)?)
     }
 
     /// Publishes a document: gate, marker, then rename.

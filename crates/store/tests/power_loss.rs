@@ -15,8 +15,13 @@ fn what_a_sync_covered_stays_and_the_rest_goes() {
     assert!(!store.finish_build().unwrap(), "nothing was published");
     let durable = snapshot(&store, &Parent::None, b"durable");
     let durable_key = store.put_cache_record(record("durable", CacheResult::Snapshot(durable.id))).unwrap();
+    store.begin_sync();
+    store.begin_sync();
+    assert_eq!(list(folder.path(), "undurable").len(), 1, "the end alone says that all is covered");
     assert!(store.finish_build().unwrap());
     assert_eq!(list(folder.path(), "undurable").len(), 0);
+    store.begin_sync();
+    assert!(!store.finish_build().unwrap(), "nothing was published since");
     drop(store);
 
     let store = open_as(folder.path(), "boot-1");

@@ -307,8 +307,14 @@ fn limits_of_age_and_size_take_what_was_used_longest_ago() {
     let report = store.prune(&limits).unwrap();
     assert_eq!((report.cache.count, report.snapshots.bytes), (1, 100));
     assert_eq!(there(&store), [false, true, true, false]);
-    assert!(store.prune_if_due(&limits, Duration::from_secs(60)).unwrap().is_some());
-    assert!(store.prune_if_due(&limits, Duration::from_secs(60)).unwrap().is_none());
+    let if_due = |now: SystemTime| {
+        let limits = PruneOptions { now, ..limits.clone() };
+        store.prune_if_due(&limits, Duration::from_secs(60)).unwrap().is_some()
+    };
+    assert!(!if_due(now), "a new store");
+    assert!(!if_due(now + Duration::from_secs(30)));
+    assert!(if_due(now + Duration::from_secs(90)));
+    assert!(!if_due(now), "just done");
 }
 
 #[test]
