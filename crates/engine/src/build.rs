@@ -149,6 +149,12 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// The base images of the plan that are no stage, with who finds them.
+    pub(crate) fn bases(&self) -> impl Iterator<Item = (&Images<'a>, &str, Option<&str>)> {
+        let named = self.plan.images.iter();
+        named.map(|(name, platform)| (&self.images, name.as_str(), platform.as_deref()))
+    }
+
     /// Builds the stages of the plan and returns the target's state.
     pub(crate) fn run(&self) -> Result<StageState> {
         let wanted: Vec<usize> = self.plan.stages.iter().map(|stage| stage.id.0).collect();

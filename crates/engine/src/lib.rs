@@ -34,6 +34,8 @@ pub mod stored;
 mod throwaway;
 mod users;
 
+use std::convert::Infallible;
+
 use rbuild_dockerfile::{
     BuildPlatform, Dockerfile, Finding, GraphArguments, ParseOptions, Plan, StageGraph, diagnose,
 };
@@ -43,6 +45,7 @@ use rbuild_registry::Client;
 use rbuild_store::Store;
 
 use crate::shared_cache::SharedCache;
+use crate::side_by_side::side_by_side;
 
 pub use contexts::{FetchedContext, LONE_FILE, UnpackedContext, read_in_context};
 pub use enter::{Terminal, enter_kept, enter_step};
@@ -108,6 +111,7 @@ fn attempt<'a>(
     platforms::refuse_lists(request)?;
     let variants = platforms::variants(dockerfile, request)?;
     let builders = build::Builder::for_each(&variants, dockerfile, tools, events, shared);
+    find_bases(&builders);
     // Platforms differ little in what there is to say: it is said of the first.
     let first = &builders[0];
     let warnings = checks::unused_build_args(dockerfile, &variants[0].plan, first.request, &first.images);
@@ -131,6 +135,16 @@ fn attempt<'a>(
         Failure::new(FailureKind::Environment, "could not make the build durable").caused_by(error)
     })?;
     Ok(BuiltImage { id, written, findings })
+}
+
+/// Asks for all base images at once: each takes a registry a few round trips, and the checks and the stages would ask for one after
+/// the other. Whoever needs one hears what came of it.
+fn find_bases(builders: &[build::Builder<'_>]) {
+    let wanted: Vec<_> = builders.iter().flat_map(build::Builder::bases).collect();
+    _ = side_by_side(&wanted, |(images, name, platform)| {
+        _ = images.by_name(name, *platform);
+        Ok::<_, Infallible>(())
+    });
 }
 
 /// Runs the build checks and builds nothing; `more` names rules beyond the reference's, `all` is each.

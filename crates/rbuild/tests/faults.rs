@@ -1,7 +1,7 @@
 //! What must survive everything: kills at any moment, Ctrl-C, a full disk, a registry that lies, many builds at once.
 
 use std::collections::hash_map::RandomState;
-use std::fs;
+use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -12,7 +12,7 @@ use rbuild_store::{Store, StoreOptions, VerifyOptions};
 use rbuild_testkit::registry::{Effect, Fault};
 use rbuild_testkit::{TarEntry, TestRegistry, TinyImage, tiny_image};
 
-use crate::common::{RBUILD, Run, Test, alive, is_root, names, text};
+use crate::common::{RBUILD, Run, Test, alive, is_root, names, text, tool};
 
 /// The machine is at fault.
 const ENVIRONMENT: i32 = 3;
@@ -154,9 +154,13 @@ fn ctrl_c_ends_a_download_at_once() {
 #[test]
 fn ctrl_c_ends_an_export_at_once() {
     let test = Test::new("FROM scratch\nCOPY big /\n");
-    test.file("big", noise(60_000_000));
-    let output = format!("type=oci,dest={}", text(&test.beside("image.tar")));
-    interrupt(&test, &["-o", &output], "exporting", Signal::SIGINT);
+    test.file("big", noise(1_000_000));
+    let pipe = test.beside("home").join("pipe");
+    tool("mkfifo", &[text(&pipe)]);
+    // Who reads has the pipe open and takes nothing: the export would never end.
+    let reader = File::options().read(true).write(true).open(&pipe).unwrap();
+    interrupt(&test, &["-o", &format!("type=oci,dest={}", text(&pipe))], "exporting", Signal::SIGINT);
+    drop(reader);
     assert_sound(&test.store());
 }
 

@@ -4,7 +4,10 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
+use std::time::Duration;
 
+use rbuild_testkit::registry::{Effect, Fault};
+use rbuild_testkit::{TarEntry, TestRegistry, tiny_image};
 use serde_json::Value;
 
 use crate::common::{Protected, Run, Test, log_in, registry, succeeds_with_password, text, tool};
@@ -44,6 +47,24 @@ fn a_pulled_image_needs_no_network_any_more() {
         test.dockerfile(&format!("FROM {name}\nRUN echo pinned > /made\n"));
         assert_eq!(test.build(&[]).text("/made"), "pinned\n");
     }
+}
+
+#[test]
+fn base_images_are_asked_for_at_once() {
+    let server = TestRegistry::start();
+    let images = ["one", "two"].map(|name| (name, tiny_image().layer(&[TarEntry::file(name, name)])));
+    for (name, image) in &images {
+        server.put_image(name, "1", image);
+    }
+    let config = images[0].1.manifest().config.digest.clone();
+    // Time enough for the other to be asked for meanwhile.
+    server.fault(Fault::once("GET", "/one/manifests/", Effect::Stall(0, Duration::from_secs(2))));
+    let [one, two] = ["one:1", "two:1"].map(|name| server.reference(name));
+    let test = Test::new(&format!("FROM {one} AS one\nFROM {two}\nCOPY --from=one /one /\n"));
+    assert_eq!(test.build(&[]).text("/one"), "one");
+    let requests = server.requests();
+    let place = |text: &str| requests.iter().position(|entry| entry.target.contains(text)).unwrap();
+    assert!(place("/two/manifests/") < place(config.hex()), "{requests:?}");
 }
 
 #[test]
