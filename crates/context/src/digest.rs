@@ -92,7 +92,10 @@ impl Tree {
         let found: Vec<(RootfsPath, &Entry)> = selection.entries().collect();
         let contents: Vec<EntryDigest> = found
             .par_iter()
-            .map(|(path, entry)| self.content_of(path, &entry.meta, cache))
+            .map_init(
+                || vec![0; BLOCK],
+                |block, (path, entry)| self.content_of(path, &entry.meta, cache, block),
+            )
             .collect::<Result<_, PathError>>()?;
 
         let mut whole = Sha256::new_with_prefix(b"rbuild-selection 2\n");
@@ -127,12 +130,13 @@ impl Tree {
         path: &RootfsPath,
         meta: &Meta,
         cache: Option<&StatCache>,
+        block: &mut [u8],
     ) -> Result<EntryDigest, PathError> {
         let mut hash = Sha256::new_with_prefix(b"rbuild-entry 2\n");
         match &meta.kind {
             FileKind::File => {
                 hash.update(format!("regular {}\n", meta.size));
-                hash.update(self.content_digest(path, meta, cache)?);
+                hash.update(self.content_digest(path, meta, cache, block)?);
             }
             FileKind::Directory => hash.update(b"directory\n"),
             FileKind::Symlink(target) => field(&mut hash, "link", target.as_os_str().as_bytes()),
@@ -155,6 +159,7 @@ impl Tree {
         path: &RootfsPath,
         meta: &Meta,
         cache: Option<&StatCache>,
+        block: &mut [u8],
     ) -> Result<[u8; 32], PathError> {
         if meta.size == 0 {
             return Ok(Sha256::digest(b"").into());
@@ -164,7 +169,7 @@ impl Tree {
             return Ok(known);
         }
         let stopwatch = Stopwatch::start();
-        let digest = hash_file(&mut self.root().open_file(path)?).on("read", &name)?;
+        let digest = hash_file(&mut self.root().open_file(path)?, block).on("read", &name)?;
         if let Some(cache) = cache
             // A file written to meanwhile is not the one whose metadata we hold.
             && self.meta(path)?.as_ref() == Some(meta)
@@ -181,11 +186,10 @@ fn field(hash: &mut Sha256, tag: &str, bytes: &[u8]) {
     hash.update(bytes);
 }
 
-fn hash_file(file: &mut File) -> io::Result<[u8; 32]> {
+fn hash_file(file: &mut File, block: &mut [u8]) -> io::Result<[u8; 32]> {
     let mut hash = Sha256::new();
-    let mut block = vec![0u8; BLOCK];
     loop {
-        match file.read(&mut block) {
+        match file.read(block) {
             Ok(0) => return Ok(hash.finalize().into()),
             Ok(length) => hash.update(&block[..length]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
