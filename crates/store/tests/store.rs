@@ -308,7 +308,7 @@ fn limits_of_age_and_size_take_what_was_used_longest_ago() {
     assert_eq!((report.cache.count, report.snapshots.bytes), (1, 100));
     assert_eq!(there(&store), [false, true, true, false]);
     let if_due = |now: SystemTime| {
-        let limits = PruneOptions { now, ..limits.clone() };
+        let limits = PruneOptions { now, ..limits };
         store.prune_if_due(&limits, Duration::from_secs(60)).unwrap().is_some()
     };
     assert!(!if_due(now), "a new store");

@@ -12,8 +12,8 @@ use crate::{Document, ImageError, Result, canonical_json};
 
 /// An archive before it is written: a tar whose entries have fixed modes, owner 0 and time 0, sorted by name.
 ///
-/// All of it but what [`Content::Stream`]s will give is known before the first byte is written, so that a file which holds these
-/// bytes already can be told.
+/// All of it but what a [`Content::Stream`](super::Content::Stream) will give is known before the first byte is
+/// written, so that a file which holds these bytes already can be told.
 #[derive(Debug)]
 pub struct Archive<'s> {
     parts: Vec<Part<'s>>,
