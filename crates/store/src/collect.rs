@@ -105,12 +105,13 @@ impl Store {
         let last = fs::metadata(&stamp).and_then(|metadata| metadata.modified());
         // A stamp a little ahead of `now` is as recent; one far ahead comes from a clock that has been set back.
         let age = |last| options.now.duration_since(last).unwrap_or_else(|ahead| ahead.duration());
-        // A store that was never asked is a new one and has nothing to be rid of.
-        let due = last.map(|last| age(last) >= every).unwrap_or_default();
-        if due || !stamp.exists() {
-            fs::write(&stamp, "").on("write", &stamp)?;
+        let last = last.ok();
+        if last.is_some_and(|last| age(last) < every) {
+            return Ok(None);
         }
-        if due { self.prune(options).map(Some) } else { Ok(None) }
+        fs::write(&stamp, "").on("write", &stamp)?;
+        // A store that was never asked is a new one and has nothing to be rid of.
+        last.map(|_| self.prune(options)).transpose()
     }
 
     /// Measures new trees before the gate is taken for good, since that walks them.
