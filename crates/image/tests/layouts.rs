@@ -74,7 +74,7 @@ fn bytes_of(archive: &Archive<'_>) -> Result<Vec<u8>, ImageError> {
     for part in archive.parts() {
         match part {
             Part::Bytes(bytes) => out.extend_from_slice(bytes),
-            Part::Blob(blob) => drop(blob.give(|opened| match opened {
+            Part::Blob(blob) => drop(blob.with_content(|opened| match opened {
                 Opened::File(mut file) => file.read_to_end(&mut out),
                 Opened::Stream(content) => content.read_to_end(&mut out),
             })?),

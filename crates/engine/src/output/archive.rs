@@ -72,7 +72,7 @@ fn write(part: &Part<'_>, out: &mut Out<'_>, cancel: Option<&Cancel>) -> io::Res
     match part {
         Part::Bytes(bytes) => out.write_all(bytes),
         Part::Blob(blob) => blob
-            .give(|opened| match opened {
+            .with_content(|opened| match opened {
                 Opened::File(file) => out.append(&file, blob.descriptor.size, cancel),
                 Opened::Stream(content) => io::copy(&mut Cancellable(content, cancel), out).map(drop),
             })

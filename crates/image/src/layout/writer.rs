@@ -62,7 +62,7 @@ impl BlobSource<'_> {
     ///
     /// # Errors
     /// Those of `take`, and content that is not what the descriptor says.
-    pub fn give<T>(&self, take: impl FnOnce(Opened<'_>) -> io::Result<T>) -> Result<T> {
+    pub fn with_content<T>(&self, take: impl FnOnce(Opened<'_>) -> io::Result<T>) -> Result<T> {
         let Descriptor { digest, size, .. } = &self.descriptor;
         let given = match &self.content {
             Content::Bytes(bytes) => {
@@ -88,7 +88,7 @@ impl BlobSource<'_> {
     /// All of a small blob.
     pub(super) fn document(&self) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        self.give(|opened| match opened {
+        self.with_content(|opened| match opened {
             Opened::File(file) => file.take(MAX_DOCUMENT).read_to_end(&mut bytes),
             Opened::Stream(content) => content.take(MAX_DOCUMENT).read_to_end(&mut bytes),
         })?;
@@ -186,7 +186,7 @@ impl Folder {
         if path.metadata().is_ok_and(|found| found.is_file() && found.len() == blob.descriptor.size) {
             return Ok(());
         }
-        blob.give(|opened| {
+        blob.with_content(|opened| {
             put(&path, |out| match opened {
                 // Within the kernel, and as a reflink where the file system has them (copy_file_range(2)).
                 Opened::File(mut file) => io::copy(&mut file, out).map(drop),
