@@ -27,6 +27,7 @@ mod registry;
 mod reproducible;
 mod resources;
 mod run;
+mod run_network;
 mod secrets;
 mod shared_cache;
 mod shell;

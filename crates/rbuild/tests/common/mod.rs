@@ -9,6 +9,7 @@
 //! ```
 
 mod browser;
+mod containers;
 mod image;
 mod protected;
 mod registry;
@@ -25,6 +26,7 @@ use std::process::{Command, ExitStatus, Output, Stdio};
 use tempfile::TempDir;
 
 pub(crate) use browser::in_browser;
+pub(crate) use containers::{Place, fetch};
 pub(crate) use image::{Entry, Image, Kind};
 pub(crate) use protected::{Protected, log_in, succeeds_with_password};
 pub(crate) use registry::registry;
