@@ -28,7 +28,7 @@ usage: cargo xtask TASK
   test [--only CRATE]             every test, as root and as an ordinary user
   lint                            formatting, clippy and documentation, warnings refused
   conformance SUITE [ARGUMENTS]   a black-box suite (SUITE/conform.py) with the release binary
-  bench [--only W1,W2] [--runs N] [--with rbuild,buildah,buildkit,kaniko] [--output archive|store|registry] [--growth] [--plot FILE.svg]
+  bench [--only W1,W2] [--runs N] [--with rbuild,buildah,buildkit,daemonless,kaniko] [--output archive|store|registry] [--growth] [--plot FILE.svg]
                                   rbuild beside other builders on this machine
   bases                           make the base images of the demo and the tests, and say where they lie";
 

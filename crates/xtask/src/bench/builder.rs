@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use super::measure::{Sample, measure};
-use super::rivals::{buildah, buildctl, kaniko};
+use super::rivals::{buildah, buildctl, buildkit_configuration, daemonless, kaniko};
 use crate::process::{Result, find, is_root, run_quietly, tool};
 use crate::registry::Registry;
 use crate::user::remove_tree;
@@ -57,6 +57,8 @@ enum Kind {
     Rbuild(PathBuf),
     Buildah,
     BuildKit,
+    /// A buildkitd of its own for each build.
+    Daemonless,
     /// With the path of its executor.
     Kaniko(PathBuf),
 }
@@ -72,7 +74,7 @@ pub(super) struct Store {
 #[derive(Debug)]
 pub(super) struct Daemon {
     process: Child,
-    pub(super) socket: String,
+    socket: String,
 }
 
 /// rbuild, and the others that are installed (or asked for by name).
@@ -82,18 +84,19 @@ pub(super) fn present<'a>(
     with: Option<&[String]>,
 ) -> Result<Vec<Builder<'a>>> {
     let kaniko = find("kaniko-executor");
+    let buildkit = is_root() && find("buildkitd").is_some() && find("buildctl").is_some();
     let all = [
         ("rbuild", Kind::Rbuild(rbuild.to_path_buf()), true),
         ("buildah", Kind::Buildah, find("buildah").is_some()),
-        ("buildkit", Kind::BuildKit, is_root() && find("buildkitd").is_some() && find("buildctl").is_some()),
+        ("buildkit", Kind::BuildKit, buildkit),
+        ("daemonless", Kind::Daemonless, buildkit),
         ("kaniko", Kind::Kaniko(kaniko.clone().unwrap_or_default()), is_root() && kaniko.is_some()),
     ];
     if let Some(unknown) =
         with.unwrap_or_default().iter().find(|name| all.iter().all(|(known, ..)| known != name))
     {
-        return Err(
-            format!("no builder named `{unknown}`; there are rbuild, buildah, buildkit and kaniko").into()
-        );
+        let known = all.map(|(name, ..)| name).join(", ");
+        return Err(format!("no builder named `{unknown}`; there are {known}").into());
     }
     let wanted =
         |name: &str, present: bool| with.map_or(present, |names| names.iter().any(|wanted| wanted == name));
@@ -131,8 +134,8 @@ impl Builder<'_> {
                 });
                 buildah(store, context, "", &push)
             }
-            Kind::BuildKit => {
-                let mut command = buildctl(store.daemon()?, context, &store.folder)?;
+            Kind::BuildKit | Kind::Daemonless => {
+                let mut command = buildctl(self.client(store)?, context, &store.folder)?;
                 command.args(oci.iter().flat_map(|oci| ["--output", oci]));
                 command
             }
@@ -160,10 +163,10 @@ impl Builder<'_> {
                 let push = format!("$buildah push --quiet --tls-verify=false bench docker://{image}");
                 buildah(store, context, &options, &push)
             }
-            Kind::BuildKit => {
+            Kind::BuildKit | Kind::Daemonless => {
                 let from = format!("type=registry,ref={cache},registry.insecure=true");
                 let output = format!("type=image,name={image},push=true,registry.insecure=true");
-                let mut command = buildctl(store.daemon()?, context, &store.folder)?;
+                let mut command = buildctl(self.client(store)?, context, &store.folder)?;
                 command.args(["--import-cache", &from, "--export-cache", &format!("{from},mode=max")]);
                 command.args(["--output", &output]);
                 command
@@ -188,7 +191,7 @@ impl Builder<'_> {
         let command = match &self.kind {
             Kind::Rbuild(binary) => store.rbuild(binary, &["pull", "--quiet", image]),
             Kind::Buildah => store.buildah(&["pull", "--quiet", image]),
-            Kind::BuildKit => buildctl(store.daemon()?, context, &store.folder)?,
+            Kind::BuildKit | Kind::Daemonless => buildctl(self.client(store)?, context, &store.folder)?,
             Kind::Kaniko(_) => return Err("it only builds".into()),
         };
         self.measured(command, store)
@@ -212,8 +215,8 @@ impl Builder<'_> {
                 let to = format!("docker://{name}");
                 store.buildah(&["push", "--quiet", "--tls-verify=false", image, &to])
             }
-            Kind::BuildKit => {
-                let mut command = buildctl(store.daemon()?, context, &store.folder)?;
+            Kind::BuildKit | Kind::Daemonless => {
+                let mut command = buildctl(self.client(store)?, context, &store.folder)?;
                 let output = format!("type=image,name={name},push=true,registry.insecure=true");
                 command.args(["--output", &output]);
                 command
@@ -228,25 +231,33 @@ impl Builder<'_> {
         let programs: &[&str] = match self.kind {
             Kind::Rbuild(_) => &["rbuild"],
             Kind::Buildah => &["buildah"],
-            Kind::BuildKit => &["buildkitd", "buildctl", "buildkit-runc", "runc"],
+            Kind::BuildKit | Kind::Daemonless => &["buildkitd", "buildctl", "buildkit-runc", "runc"],
             Kind::Kaniko(_) => &["executor"],
         };
         measure(&mut command, programs, store.daemon.as_ref().map(|daemon| daemon.process.id()))
     }
 
+    /// buildctl with a buildkitd to speak to.
+    fn client(&self, store: &Store) -> Result<Command> {
+        match self.kind {
+            Kind::Daemonless => daemonless(&store.folder, self.place.registry),
+            _ => {
+                let daemon = store.daemon.as_ref().ok_or("buildkitd is not running")?;
+                let mut command = tool("buildctl");
+                command.args(["--addr", &daemon.socket]);
+                Ok(command)
+            }
+        }
+    }
+
     fn start_buildkit(&self, folder: &Path) -> Result<Daemon> {
         let socket = format!("unix://{}", folder.join("socket").display());
-        let address = &self.place.registry.address;
-        let configuration = folder.join("buildkitd.toml");
-        let mirror = format!(
-            "[registry.\"docker.io\"]\nmirrors = [\"{address}\"]\n[registry.\"{address}\"]\nhttp = true\n"
-        );
-        fs::write(&configuration, mirror)?;
+        let configuration = buildkit_configuration(folder, self.place.registry)?;
         let process = tool("setpriv")
             .args(["--pdeathsig", "TERM", "buildkitd", "--addr", &socket, "--oci-worker-net=host", "--root"])
             .arg(folder.join("root"))
             .arg("--config")
-            .arg(&configuration)
+            .arg(configuration)
             .stdout(Stdio::null())
             .stderr(fs::File::create(folder.join("log"))?)
             .spawn()?;
@@ -267,10 +278,6 @@ impl Store {
         let Store { folder, daemon } = self;
         drop(daemon);
         remove_tree(&folder)
-    }
-
-    fn daemon(&self) -> Result<&Daemon> {
-        self.daemon.as_ref().ok_or_else(|| "buildkitd is not running".into())
     }
 
     /// Where a registry for pushes keeps its content.

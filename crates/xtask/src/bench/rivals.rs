@@ -1,10 +1,10 @@
 //! How the other builders are told to build.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::builder::{Daemon, Store};
+use super::builder::Store;
 use crate::process::{Result, tool};
 use crate::registry::Registry;
 use crate::user::remove_tree;
@@ -66,10 +66,35 @@ pub(super) fn kaniko(
     Ok(command)
 }
 
+/// Writes into `folder` what tells buildkitd of the registry.
+pub(super) fn buildkit_configuration(folder: &Path, mirror: &Registry) -> Result<PathBuf> {
+    let address = &mirror.address;
+    let configuration = folder.join("buildkitd.toml");
+    let mirrors = format!(
+        "[registry.\"docker.io\"]\nmirrors = [\"{address}\"]\n[registry.\"{address}\"]\nhttp = true\n"
+    );
+    fs::write(&configuration, mirrors)?;
+    Ok(configuration)
+}
+
+/// buildctl with a buildkitd that lives as long as the build, as BuildKit's own `buildctl-daemonless.sh` has it.
+pub(super) fn daemonless(folder: &Path, mirror: &Registry) -> Result<Command> {
+    let socket = format!("unix://{}", folder.join("socket").display());
+    let configuration = buildkit_configuration(folder, mirror)?;
+    let script = "buildkitd --oci-worker-net=host --addr \"$1\" --root \"$2\" --config \"$3\" > \"$4\" 2>&1 &
+        socket=$1; shift 4; trap 'kill $!; wait' EXIT
+        until buildctl --addr \"$socket\" debug workers > /dev/null 2>&1; do kill -0 $! || exit 1; sleep 0.02; done
+        buildctl --addr \"$socket\" \"$@\"";
+    let mut command = tool("sh");
+    command.args(["-c", script, "sh", &socket]);
+    command.args([&folder.join("root"), &configuration, &folder.join("log")]);
+    Ok(command)
+}
+
 /// A RUN that asks the npm registry gets the machine's certificates as a secret; `folder` is for the Dockerfile that says so.
-pub(super) fn buildctl(daemon: &Daemon, context: &Path, folder: &Path) -> Result<Command> {
-    let mut command = tool("buildctl");
-    command.args(["--addr", &daemon.socket, "build", "--frontend", "dockerfile.v0"]);
+/// `command` is a buildctl with a buildkitd to speak to.
+pub(super) fn buildctl(mut command: Command, context: &Path, folder: &Path) -> Result<Command> {
+    command.args(["build", "--frontend", "dockerfile.v0"]);
     command.args(["--local", &format!("context={}", context.display())]);
     let dockerfile = fs::read_to_string(context.join("Dockerfile"))?;
     if dockerfile.contains("RUN npm install") && Path::new(CERTIFICATES).exists() {
