@@ -59,15 +59,18 @@ fn a_build_that_is_wholly_cached_moves_manifests_only() {
     let push = ["-t", &image, "--push", "--cache-from", &from(&registry), "--cache-to", &to(&registry)];
     machine(APP).run(&push).succeeds();
     let pushed = registry.manifest("app", "1").unwrap();
+    // The blob that all entries share came by one thread, once.
+    let empty = "/cache/blobs/sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+    assert_eq!(registry.count("HEAD", empty), 1);
     let (blobs, before) = (fetched(&registry), registry.requests().len());
 
-    let empty = machine(APP);
+    let other = machine(APP);
     let again = format!("{}/app:2", registry.address());
     let run =
-        empty.run(&["-t", &again, "--push", "--cache-from", &from(&registry), "--cache-to", &to(&registry)]);
+        other.run(&["-t", &again, "--push", "--cache-from", &from(&registry), "--cache-to", &to(&registry)]);
     assert_eq!(run.succeeds().cached(), 6, "{}", run.stderr);
     assert_eq!(fetched(&registry), blobs, "a layer was fetched");
-    assert!(empty.stored("layers").is_empty() && empty.stored("snapshots").is_empty());
+    assert!(other.stored("layers").is_empty() && other.stored("snapshots").is_empty());
     let layers = |bytes: &[u8]| Manifest::parse(bytes).unwrap().layers;
     assert_eq!(layers(&pushed), layers(&registry.manifest("app", "2").unwrap()));
     // What was sent: the manifest, and the config where its times are this build's.
@@ -75,6 +78,23 @@ fn a_build_that_is_wholly_cached_moves_manifests_only() {
     let sent: Vec<usize> = since.iter().map(|request| request.received).filter(|bytes| *bytes > 0).collect();
     assert!(sent.len() <= 2 && sent.iter().sum::<usize>() < 10_000, "{sent:?}");
     assert!(since.len() < 40, "{} requests", since.len());
+    // What another machine was told by the cache it does not ask again to export it.
+    let asked: Vec<_> =
+        since.iter().filter(|request| request.target.contains("/manifests/content-")).collect();
+    assert_eq!(asked.len(), 2, "once for each source of the COPY: {asked:?}");
+}
+
+/// CNCF Distribution's answer while another machine gives it a blob of the same manifest.
+#[test]
+fn a_place_that_is_busy_with_another_machine_is_asked_again() {
+    let registry = TestRegistry::start();
+    let body = r#"{"errors":[{"code":"DIGEST_INVALID","message":"provided digest did not match uploaded content"}]}"#;
+    let busy = Effect::Status(400, Vec::new(), body.to_owned());
+    registry.fault(Fault::once("PUT", "/cache/manifests/step-", busy).times(2));
+    let run = give(&machine(APP), &registry).1;
+    assert!(!run.stderr.contains("warning"), "{}", run.stderr);
+    let other = machine(APP).run(&["--cache-from", &from(&registry)]);
+    assert_eq!(other.succeeds().cached(), 6, "{}", other.stderr);
 }
 
 #[test]

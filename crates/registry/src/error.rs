@@ -218,6 +218,9 @@ impl RegistryError {
     /// Can trying again help?
     pub(crate) fn is_transient(&self) -> bool {
         match self {
+            // What we send has the digest we name. CNCF Distribution (2.8, on files) says otherwise when it checks a manifest
+            // just while somebody gives it a blob of that manifest once more: the file that names the blob is empty then.
+            RegistryError::Status { code: Some(code), .. } if code == "DIGEST_INVALID" => true,
             RegistryError::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
             RegistryError::Network { transient, .. } => *transient,
             _ => false,

@@ -61,9 +61,13 @@ mod tests {
     use super::*;
 
     fn status(status: u16, retry_after: Option<u64>) -> RegistryError {
+        failure(status, None, retry_after.map(Duration::from_secs))
+    }
+
+    fn failure(status: u16, code: Option<&str>, retry_after: Option<Duration>) -> RegistryError {
         let (method, url, message) = ("GET".to_owned(), "http://r/".to_owned(), String::new());
-        let retry_after = retry_after.map(Duration::from_secs);
-        RegistryError::Status { method, url, status, message, code: None, retry_after, attempts: 1 }
+        let code = code.map(str::to_owned);
+        RegistryError::Status { method, url, status, message, code, retry_after, attempts: 1 }
     }
 
     #[test]
@@ -86,6 +90,8 @@ mod tests {
         for code in [400, 401, 403, 404, 405, 416, 501] {
             assert!(policy.wait_before_next(1, &status(code, None)).is_none(), "{code}");
         }
+        assert!(policy.wait_before_next(1, &failure(400, Some("DIGEST_INVALID"), None)).is_some());
+        assert!(policy.wait_before_next(1, &failure(400, Some("MANIFEST_INVALID"), None)).is_none());
         assert_eq!(policy.wait_before_next(1, &status(429, Some(7))), Some(Duration::from_secs(7)));
         assert_eq!(policy.wait_before_next(1, &status(429, Some(3600))), None);
         assert_eq!(policy.wait_before_next(policy.attempts, &status(503, None)), None);

@@ -6,9 +6,10 @@
 //! follows in our stage stands on layers that nobody will look for, and stays here.
 
 use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use rbuild_image::{DiffId, Reference};
+use rbuild_image::{DiffId, Manifest, Reference};
 use rbuild_store::{BlobDescriptor, CacheResult, DistantLayer, MemoLinks, NewRecord, Parent, chain_on};
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +60,8 @@ struct Export<'e, 'a> {
     cache: &'e SharedCache<'a>,
     options: &'e CacheExport,
     place: Place,
+    /// The place was made ready for documents.
+    ready: Mutex<bool>,
     exporter: Exporter<'e>,
     /// Repositories that may have layers of this build already.
     mounts: Vec<Reference>,
@@ -74,7 +77,14 @@ impl SharedCache<'_> {
             let number = images.steps.announce(self.events, &format!("exporting cache to {}", place.shown()));
             let started = Instant::now();
             let exporter = Exporter { images, number, annotations: &nothing };
-            let export = Export { cache: self, options, place, exporter, mounts: self.pushed_to() };
+            let export = Export {
+                cache: self,
+                options,
+                place,
+                ready: Mutex::default(),
+                exporter,
+                mounts: self.pushed_to(),
+            };
             match export.run() {
                 Ok(note) => {
                     self.events.event(Event::Note { step: number, text: &note });
@@ -87,6 +97,14 @@ impl SharedCache<'_> {
             }
         }
         self.export_mounts(images);
+    }
+
+    /// Keeps in mind that a place has this, so that an export does not ask.
+    pub(super) fn note_there(&self, place: &Place, tag: &str, what: &str) -> Result<()> {
+        let exported = Exported { what: what.to_owned(), at: rbuild_fs::Timestamp::now().seconds };
+        let noted =
+            self.tools.store.put_memo(EXPORTED, &memo_key(place, tag), &exported, &MemoLinks::default());
+        noted.map_err(|error| error.to_string())
     }
 
     fn pushed_to(&self) -> Vec<Reference> {
@@ -110,7 +128,7 @@ fn said(error: BuildError) -> String {
 
 impl Export<'_, '_> {
     fn run(&self) -> Result<String> {
-        let stages = self.cache.stages.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let stages = self.cache.stages.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (mut additions, mut seen) = (Vec::new(), BTreeSet::new());
         for state in &stages {
             self.look_through(state, &mut additions, &mut seen)?;
@@ -227,8 +245,19 @@ impl Export<'_, '_> {
             descriptor: packed.descriptor().clone(),
             created: made.created,
         };
-        self.place.put(self.cache.tools.client, tag, &entry.manifest(&made.key, below))?;
+        self.put(tag, &entry.manifest(&made.key, below))?;
         self.note_exported(tag, diff_id.0.as_str())
+    }
+
+    fn put(&self, tag: &str, manifest: &Manifest) -> Result<()> {
+        let client = self.cache.tools.client;
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*ready {
+            self.place.make_ready(client)?;
+            *ready = true;
+        }
+        drop(ready);
+        self.place.put(client, tag, manifest)
     }
 
     fn send(&self, packed: &PackedLayer) -> Result<()> {
@@ -244,9 +273,8 @@ impl Export<'_, '_> {
 
     /// What was selected in trees, so that a machine without these trees need not bring them there to know.
     fn add_contents(&self) -> Result<usize> {
-        let contents = std::mem::take(
-            &mut *self.cache.contents.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
-        );
+        let contents =
+            std::mem::take(&mut *self.cache.contents.lock().unwrap_or_else(PoisonError::into_inner));
         let (mut added, mut seen) = (0, BTreeSet::new());
         for selected in &contents {
             let tag = content_tag(&self.chain_of(&selected.rootfs)?, &selected.selection);
@@ -256,13 +284,13 @@ impl Export<'_, '_> {
             }
             let there = self.place.get(self.cache.tools.client, &tag)?;
             if there.and_then(|bytes| parse_content(&bytes).ok()).as_ref() != Some(&selected.digest) {
-                self.place.put(self.cache.tools.client, &tag, &content_manifest(&selected.digest))?;
+                self.put(&tag, &content_manifest(&selected.digest))?;
                 added += 1;
             }
             self.note_exported(&tag, digest)?;
         }
         // Another export of this build gives them as well.
-        *self.cache.contents.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = contents;
+        *self.cache.contents.lock().unwrap_or_else(PoisonError::into_inner) = contents;
         Ok(added)
     }
 
@@ -286,23 +314,19 @@ impl Export<'_, '_> {
         Ok(diff_ids.iter().fold(base, |chain, diff_id| chain_on(&chain, diff_id).0.to_string()))
     }
 
-    fn memo_key(&self, tag: &str) -> String {
-        format!("{} {tag}", self.place.shown())
-    }
-
     fn is_exported(&self, tag: &str, what: &str) -> Result<bool> {
+        let key = memo_key(&self.place, tag);
         let known: Option<Exported> =
-            self.cache.tools.store.memo(EXPORTED, &self.memo_key(tag)).map_err(|error| error.to_string())?;
+            self.cache.tools.store.memo(EXPORTED, &key).map_err(|error| error.to_string())?;
         let now = rbuild_fs::Timestamp::now().seconds;
         Ok(known.is_some_and(|known| known.what == what && (0..BELIEVED).contains(&(now - known.at))))
     }
 
     fn note_exported(&self, tag: &str, what: &str) -> Result<()> {
-        let exported = Exported { what: what.to_owned(), at: rbuild_fs::Timestamp::now().seconds };
-        self.cache
-            .tools
-            .store
-            .put_memo(EXPORTED, &self.memo_key(tag), &exported, &MemoLinks::default())
-            .map_err(|error| error.to_string())
+        self.cache.note_there(&self.place, tag, what)
     }
+}
+
+fn memo_key(place: &Place, tag: &str) -> String {
+    format!("{} {tag}", place.shown())
 }

@@ -172,7 +172,12 @@ impl<'a> SharedCache<'a> {
     /// What `selection` selects in the tree of the chain `chain`, if a place knows.
     pub(crate) fn content(&self, chain: &str, selection: &str) -> Option<Digest> {
         let tag = content_tag(chain, selection);
-        self.usable_imports().find_map(|import| self.ask(import, &tag, entry::parse_content))
+        self.usable_imports().find_map(|import| {
+            let digest = self.ask(import, &tag, entry::parse_content)?;
+            // An export that cannot know of it asks the place itself.
+            let _ = self.note_there(&import.place, &tag, digest.as_str());
+            Some(digest)
+        })
     }
 
     /// Keeps in mind what was selected in a tree that never changes.

@@ -122,6 +122,7 @@ impl SharedCache<'_> {
                 .map_err(|error| error.to_string())?,
             Place::Folder(path) => put_blob(path, &descriptor, open).map_err(|error| error.to_string())?,
         }
+        place.make_ready(self.tools.client)?;
         place.put(self.tools.client, &tag, &mount_manifest(&descriptor))?;
         Ok(format!("{} bytes", blob.size))
     }

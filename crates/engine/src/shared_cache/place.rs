@@ -62,23 +62,26 @@ impl Place {
         }
     }
 
-    /// Puts a document whose layers are there.
+    /// Makes sure that the place has the config which all documents name. Before the first of them, and by one thread: a
+    /// registry may refuse a manifest while somebody gives it one of the manifest's blobs.
+    pub(super) fn make_ready(&self, client: &Client) -> Result<(), String> {
+        let Place::Registry(reference) = self else { return Ok(()) };
+        let open = || -> io::Result<Box<dyn Read + Send>> { Ok(Box::new(EMPTY)) };
+        let pushed = client.push_blob(reference, &empty(), &open, &[], &|_| {});
+        pushed.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Puts a document whose layers are there into a place that is ready.
     pub(super) fn put(&self, client: &Client, tag: &str, manifest: &Manifest) -> Result<(), String> {
         let bytes = manifest.to_bytes();
         match self {
             Place::Registry(reference) => {
-                let open = || -> io::Result<Box<dyn Read + Send>> { Ok(Box::new(EMPTY)) };
-                client
-                    .push_blob(reference, &empty(), &open, &[], &|_| {})
-                    .and_then(|_| match reference.with_tag(&scoped(reference, tag)) {
-                        Ok(name) => client.push_manifest(&name, &MediaType::ImageManifest, &bytes),
-                        Err(error) => Err(error.into()),
-                    })
-                    .map_err(|error| error.to_string())?;
+                let pushed =
+                    client.push_manifest(&tagged(reference, tag)?, &MediaType::ImageManifest, &bytes);
+                pushed.map(drop).map_err(|error| error.to_string())
             }
-            Place::Folder(path) => put_record(path, tag, &bytes).map_err(|error| error.to_string())?,
+            Place::Folder(path) => put_record(path, tag, &bytes).map_err(|error| error.to_string()),
         }
-        Ok(())
     }
 }
 
