@@ -12,6 +12,7 @@ use crate::build::{Builder, StageRun};
 use crate::contexts::unpacked_files;
 use crate::error::{Explain, Failure, FailureKind, Result};
 use crate::request::NamedContext;
+use crate::shared_cache::TreeContent;
 use crate::state::Rootfs;
 
 /// Memo kind of content digests of selections in immutable trees.
@@ -92,12 +93,14 @@ impl Builder<'_> {
         }
     }
 
-    /// The digest of what `source` selects; for an immutable tree from memory, without opening it.
+    /// The digest of what `source` selects; for an immutable tree from memory, without opening it. What is said of such a
+    /// tree is added to `contents`.
     pub(crate) fn content_digest(
         &self,
         files: &Files,
         source: &str,
         options: &SelectOptions,
+        contents: &mut Vec<TreeContent>,
     ) -> Result<Digest> {
         let Some((identity, about)) = identity(files) else {
             return self.digest_and_note(files, source, options);
@@ -108,7 +111,7 @@ impl Builder<'_> {
         if let Some(known) =
             self.store.memo::<Digest>(CONTENT, &key).explain(FailureKind::Environment, fault)?
         {
-            self.note_content(files, &selection, &known);
+            contents.extend(tree_content(files, selection, &known));
             return Ok(known);
         }
         // Another machine may know it: then the tree need not be brought here to be read.
@@ -120,16 +123,10 @@ impl Builder<'_> {
             Some(known) => known,
             None => self.digest_and_note(files, source, options)?,
         };
-        self.note_content(files, &selection, &digest);
+        contents.extend(tree_content(files, selection, &digest));
         let links = MemoLinks { keeps: Vec::new(), about };
         self.store.put_memo(CONTENT, &key, &digest, &links).explain(FailureKind::Environment, fault)?;
         Ok(digest)
-    }
-
-    fn note_content(&self, files: &Files, selection: &str, digest: &Digest) {
-        if let Files::Rootfs(rootfs) = files {
-            self.shared.cache.note_content(rootfs, selection, digest);
-        }
     }
 
     /// Digests what `source` selects, and notes which files that were: a later miss can then say which one changed.
@@ -180,6 +177,11 @@ impl OpenFiles {
             OpenFiles::Rootfs(tree) => tree,
         }
     }
+}
+
+fn tree_content(files: &Files, selection: String, digest: &Digest) -> Option<TreeContent> {
+    let Files::Rootfs(rootfs) = files else { return None };
+    Some(TreeContent { rootfs: rootfs.clone(), selection, digest: digest.clone() })
 }
 
 /// A name for a tree that never changes, and what it goes with.

@@ -120,14 +120,12 @@ fn attempt<'a>(
         events.event(Event::Warning { text });
     }
     let findings = checks::before_build(dockerfile, &variants[0].plan, first.request, &first.images)?;
-    let images = builders
-        .iter()
-        .map(|builder| {
-            let state =
-                builder.run().map_err(|error| enter::after_failure(builder, tools.terminal, error))?;
-            assemble::assemble(builder, state)
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let image = |builder| {
+        let state = build::Builder::run(builder)
+            .map_err(|error| enter::after_failure(builder, tools.terminal, error))?;
+        assemble::assemble(builder, state)
+    };
+    let images = shared.cache.asking_ahead(|| builders.iter().map(image).collect::<Result<Vec<_>>>())?;
     tools.store.begin_sync();
     let (id, written) = output::write_all(first, &images)?;
     shared.cache.export(&first.images);

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rbuild_image::{Manifest, MediaType};
 use rbuild_testkit::TestRegistry;
-use rbuild_testkit::registry::{Effect, Fault};
+use rbuild_testkit::registry::{Effect, Fault, Logged};
 
 use crate::common::{Image, Run, Test, is_root};
 
@@ -82,6 +83,42 @@ fn a_build_that_is_wholly_cached_moves_manifests_only() {
     let asked: Vec<_> =
         since.iter().filter(|request| request.target.contains("/manifests/content-")).collect();
     assert_eq!(asked.len(), 2, "once for each source of the COPY: {asked:?}");
+}
+
+/// A key is known only when the step before it is: an entry says what comes next.
+#[test]
+fn a_registry_is_asked_ahead_of_what_is_wanted() {
+    let registry = TestRegistry::start();
+    let steps: String = (0..40).map(|step| format!("RUN echo {step} > /f{step}\n")).collect();
+    let dockerfile =
+        format!("FROM busybox AS a\nRUN echo a > /a\nFROM busybox\n{steps}COPY --from=a /a /b\n");
+    give(&Test::new(&dockerfile), &registry);
+
+    // Each answer takes its time, so that requests one after the other are never under way together.
+    registry
+        .fault(Fault::once("GET", "/cache/manifests/", Effect::Drip(Duration::from_micros(10))).times(1000));
+    let before = registry.requests().len();
+    let other = Test::new(&dockerfile);
+    let run = other.run(&["--cache-from", &from(&registry)]);
+    assert_eq!(run.succeeds().cached(), 42, "{}", run.stderr);
+    let since = &registry.requests()[before..];
+    let is_entry =
+        |request: &&Logged| request.target.contains("/cache/manifests/") && request.method == "GET";
+    let mut asked: Vec<&str> = since.iter().filter(is_entry).map(|request| &*request.target).collect();
+    let count = asked.len();
+    asked.sort_unstable();
+    asked.dedup();
+    assert_eq!(asked.len(), count, "something was asked for twice");
+    let together = since.iter().filter(is_entry).filter(|request| request.under_way > 2).count();
+    assert!(together > 20, "{together} of {count} requests were under way with others");
+
+    // What the guesses lead away from is found all the same, and what is not there is no harm.
+    other.dockerfile(&dockerfile.replace("echo 5 ", "echo five "));
+    let run = other.run(&["--cache-from", &from(&registry)]);
+    assert_eq!(run.succeeds().cached(), 6, "{}", run.stderr);
+    let third = Test::new(&dockerfile.replace("echo 5 ", "echo five "));
+    let run = third.run(&["--cache-from", &from(&registry)]);
+    assert_eq!(run.succeeds().cached(), 6, "{}", run.stderr);
 }
 
 /// CNCF Distribution's answer while another machine gives it a blob of the same manifest.

@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 use rbuild_image::{Descriptor, DiffId, Digest, Manifest, MediaType};
 use rbuild_store::CacheKey;
 
+use super::ahead::MOST;
+
 /// In what the tags are made of: another form of entries gives other tags.
 const FORM: &str = "rbuild-cache 1";
 /// What the manifest is for (OCI image specification, `artifactType`).
@@ -26,6 +28,7 @@ const BELOW: &str = "dev.rbuild.cache.below";
 const DIFF_ID: &str = "dev.rbuild.cache.diff-id";
 const CREATED: &str = "dev.rbuild.cache.created";
 const CONTENT: &str = "dev.rbuild.cache.content";
+const NEXT: &str = "dev.rbuild.cache.next";
 
 /// What a step gave.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +37,8 @@ pub(super) struct Entry {
     pub(super) descriptor: Descriptor,
     /// Seconds since 1970.
     pub(super) created: i64,
+    /// Tags that the build which made it asked for next: a guess at what will be asked for. [`MOST`] at most.
+    pub(super) next: Vec<String>,
 }
 
 fn hex(parts: &[&str]) -> String {
@@ -53,6 +58,12 @@ pub(super) fn content_tag(chain: &str, selection: &str) -> String {
 /// The tag of a cache mount.
 pub(super) fn mount_tag(identity: &str) -> String {
     format!("mount-{}", hex(&[identity]))
+}
+
+/// Whether it may be a step's or a selection's.
+fn is_tag(text: &str) -> bool {
+    let hash = text.strip_prefix("step-").or_else(|| text.strip_prefix("content-"));
+    hash.is_some_and(|hash| hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// The descriptor of OCI's empty document.
@@ -75,6 +86,7 @@ impl Entry {
             (BELOW, below.to_owned()),
             (DIFF_ID, self.diff_id.0.to_string()),
             (CREATED, self.created.to_string()),
+            (NEXT, self.next.join(" ")),
         ];
         manifest(self.descriptor.clone(), annotations)
     }
@@ -89,7 +101,10 @@ impl Entry {
         let diff_id =
             annotation(DIFF_ID)?.parse().map_err(|error| format!("its diff ID is none: {error}"))?;
         let created = annotation(CREATED)?.parse().map_err(|_| "its time is none".to_owned())?;
-        Ok(Entry { diff_id: DiffId(diff_id), descriptor: only_layer(&manifest)?, created })
+        // A guess may be missing, or be any text.
+        let next = annotation(NEXT).unwrap_or_default();
+        let next = next.split(' ').filter(|tag| is_tag(tag)).take(MOST).map(str::to_owned).collect();
+        Ok(Entry { diff_id: DiffId(diff_id), descriptor: only_layer(&manifest)?, created, next })
     }
 }
 
@@ -146,6 +161,7 @@ mod tests {
             diff_id: DiffId(Digest::sha256_of(b"tar")),
             descriptor: Descriptor::of(MediaType::ImageLayerGzip, b"blob"),
             created: 7,
+            next: vec![content_tag("a", "b"), step_tag(&KeyParts::new().key(), "scratch")],
         }
     }
 
@@ -154,6 +170,17 @@ mod tests {
         let key = KeyParts::new().text("a", "b").key();
         let bytes = entry().manifest(&key, "scratch").to_bytes();
         assert_eq!(Entry::parse(&bytes, &key, "scratch"), Ok(entry()));
+        // Whoever may write to the cache may write any guess.
+        let [fine, other] = [content_tag("a", "b"), mount_tag("a")];
+        for (given, read) in [(vec![&fine; MOST + 1], vec![&fine; MOST]), (vec![&other, &fine], vec![&fine])]
+        {
+            let next = given.into_iter().cloned().chain(["../x".to_owned(), String::new()]).collect();
+            let bytes = Entry { next, ..entry() }.manifest(&key, "scratch").to_bytes();
+            assert_eq!(
+                Entry::parse(&bytes, &key, "scratch").unwrap().next,
+                Vec::from_iter(read.into_iter().cloned())
+            );
+        }
         let digest = Digest::sha256_of(b"files");
         assert_eq!(parse_content(&content_manifest(&digest).to_bytes()), Ok(digest));
     }

@@ -5,14 +5,15 @@
 //! next build here goes on from it. What
 //! follows in our stage stands on layers that nobody will look for, and stays here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use rbuild_image::{DiffId, Manifest, Reference};
+use rbuild_image::{DiffId, Digest, Manifest, Reference};
 use rbuild_store::{BlobDescriptor, CacheResult, DistantLayer, MemoLinks, NewRecord, Parent, chain_on};
 use serde::{Deserialize, Serialize};
 
+use super::ahead::MOST;
 use super::entry::{Entry, content_manifest, content_tag, parse_content, step_tag};
 use super::place::{Place, put_blob};
 use super::{Made, SharedCache};
@@ -46,6 +47,18 @@ struct Addition<'s> {
     below: String,
     diff_id: DiffId,
     layer: &'s ImageLayer,
+    /// What was asked for after it.
+    next: Vec<String>,
+}
+
+/// What the place may lack.
+#[derive(Default)]
+struct Lacking<'s> {
+    steps: Vec<Addition<'s>>,
+    /// Tags of steps that were looked at.
+    seen: BTreeSet<String>,
+    /// What selections hold, by tag: a machine without these trees need not bring them there to know.
+    contents: BTreeMap<String, Digest>,
 }
 
 /// What a place has under a step's tag.
@@ -129,22 +142,20 @@ fn said(error: BuildError) -> String {
 impl Export<'_, '_> {
     fn run(&self) -> Result<String> {
         let stages = self.cache.stages.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (mut additions, mut seen) = (Vec::new(), BTreeSet::new());
+        let mut lacking = Lacking::default();
         for state in &stages {
-            self.look_through(state, &mut additions, &mut seen)?;
+            self.look_through(state, &mut lacking)?;
         }
-        side_by_side(&additions, |addition| self.add(addition))?;
-        let contents = if self.options.max { self.add_contents()? } else { 0 };
-        Ok(format!("{} of {} steps added, {contents} selections", additions.len(), seen.len()))
+        let Lacking { steps, seen, contents } = lacking;
+        side_by_side(&steps, |addition| self.add(addition))?;
+        let contents = Vec::from_iter(contents);
+        let added = side_by_side(&contents, |(tag, digest)| self.add_content(tag, digest))?;
+        let added = added.into_iter().filter(|added| *added).count();
+        Ok(format!("{} of {} steps added, {added} selections", steps.len(), seen.len()))
     }
 
     /// What of a stage the place lacks.
-    fn look_through<'s>(
-        &self,
-        state: &'s StageState,
-        additions: &mut Vec<Addition<'s>>,
-        seen: &mut BTreeSet<String>,
-    ) -> Result<()> {
+    fn look_through<'s>(&self, state: &'s StageState, lacking: &mut Lacking<'s>) -> Result<()> {
         let wanted: Vec<&Made> = state.made.iter().filter(|made| self.options.max || made.kept).collect();
         let Some(last) = wanted.last() else { return Ok(()) };
         let diff_ids = self.diff_ids(&state.layers[..=last.layer])?;
@@ -153,10 +164,11 @@ impl Export<'_, '_> {
             let next = chain_on(&chains[chains.len() - 1], diff_id).0.to_string();
             chains.push(next);
         }
-        for made in wanted {
+        let asked = self.asked(&wanted, &chains, &mut lacking.contents)?;
+        for (at, made) in wanted.into_iter().enumerate() {
             let (below, diff_id) = (chains[made.layer].clone(), diff_ids[made.layer].clone());
             let tag = step_tag(&made.key, &below);
-            if !seen.insert(tag.clone()) || made.origin.as_deref() == Some(&self.place.origin()) {
+            if !lacking.seen.insert(tag.clone()) || made.origin.as_deref() == Some(&self.place.origin()) {
                 continue;
             }
             match self.there(&tag, made, &below, &diff_id)? {
@@ -166,11 +178,33 @@ impl Export<'_, '_> {
                     return if self.is_read() { self.take_over(made, &below, &entry) } else { Ok(()) };
                 }
                 There::Nothing | There::Another(_) => {
-                    additions.push(Addition { tag, made, below, diff_id, layer: &state.layers[made.layer] });
+                    let next = asked[at + 1..].iter().flatten().take(MOST).cloned().collect();
+                    let layer = &state.layers[made.layer];
+                    lacking.steps.push(Addition { tag, made, below, diff_id, layer, next });
                 }
             }
         }
         Ok(())
+    }
+
+    /// The tags that are asked for to find each of these steps.
+    fn asked(
+        &self,
+        steps: &[&Made],
+        chains: &[String],
+        contents: &mut BTreeMap<String, Digest>,
+    ) -> Result<Vec<Vec<String>>> {
+        let asked = steps.iter().map(|made| {
+            let mut tags = Vec::new();
+            for content in made.contents.iter().filter(|_| self.options.max) {
+                let tag = content_tag(&self.chain_of(&content.rootfs)?, &content.selection);
+                contents.insert(tag.clone(), content.digest.clone());
+                tags.push(tag);
+            }
+            tags.push(step_tag(&made.key, &chains[made.layer]));
+            Ok(tags)
+        });
+        asked.collect()
     }
 
     fn diff_ids(&self, layers: &[ImageLayer]) -> Result<Vec<DiffId>> {
@@ -237,13 +271,14 @@ impl Export<'_, '_> {
     }
 
     fn add(&self, addition: &Addition<'_>) -> Result<()> {
-        let Addition { tag, made, below, diff_id, layer } = addition;
+        let Addition { tag, made, below, diff_id, layer, next } = addition;
         let packed = self.exporter.pack_layer(layer, &self.options.compression, false).map_err(said)?;
         self.send(&packed)?;
         let entry = Entry {
             diff_id: diff_id.clone(),
             descriptor: packed.descriptor().clone(),
             created: made.created,
+            next: next.clone(),
         };
         self.put(tag, &entry.manifest(&made.key, below))?;
         self.note_exported(tag, diff_id.0.as_str())
@@ -271,27 +306,18 @@ impl Export<'_, '_> {
         }
     }
 
-    /// What was selected in trees, so that a machine without these trees need not bring them there to know.
-    fn add_contents(&self) -> Result<usize> {
-        let contents =
-            std::mem::take(&mut *self.cache.contents.lock().unwrap_or_else(PoisonError::into_inner));
-        let (mut added, mut seen) = (0, BTreeSet::new());
-        for selected in &contents {
-            let tag = content_tag(&self.chain_of(&selected.rootfs)?, &selected.selection);
-            let digest = selected.digest.as_str();
-            if !seen.insert(tag.clone()) || self.is_exported(&tag, digest)? {
-                continue;
-            }
-            let there = self.place.get(self.cache.tools.client, &tag)?;
-            if there.and_then(|bytes| parse_content(&bytes).ok()).as_ref() != Some(&selected.digest) {
-                self.put(&tag, &content_manifest(&selected.digest))?;
-                added += 1;
-            }
-            self.note_exported(&tag, digest)?;
+    /// Adds what a selection holds; says whether the place lacked it.
+    fn add_content(&self, tag: &str, digest: &Digest) -> Result<bool> {
+        if self.is_exported(tag, digest.as_str())? {
+            return Ok(false);
         }
-        // Another export of this build gives them as well.
-        *self.cache.contents.lock().unwrap_or_else(PoisonError::into_inner) = contents;
-        Ok(added)
+        let there = self.place.get(self.cache.tools.client, tag)?;
+        let lacks = there.and_then(|bytes| parse_content(&bytes).ok()).as_ref() != Some(digest);
+        if lacks {
+            self.put(tag, &content_manifest(digest))?;
+        }
+        self.note_exported(tag, digest.as_str())?;
+        Ok(lacks)
     }
 
     /// The chain ID of a tree, whatever form it has here.

@@ -80,7 +80,7 @@ fn entries(config: &ImageConfig, manifest: &Manifest) -> Result<InlineEntries, S
         let below =
             chain_id(&diff_ids[..step.layer]).map_or("scratch".to_owned(), |chain| chain.0.to_string());
         let descriptor = Descriptor::new(layer.media_type.clone(), layer.digest.clone(), layer.size);
-        let entry = Entry { diff_id: diff_id.clone(), descriptor, created: step.created };
+        let entry = Entry { diff_id: diff_id.clone(), descriptor, created: step.created, next: Vec::new() };
         Some((step_tag(&step.key, &below), entry))
     };
     Ok(steps.into_iter().filter_map(entry).collect())
@@ -99,14 +99,27 @@ mod tests {
         let diff_ids = [b"base", b"step"].map(|bytes| DiffId(Digest::sha256_of(bytes)));
         config.rootfs.diff_ids = diff_ids.to_vec();
         let key = KeyParts::new().key();
-        let made = Made { key: key.clone(), layer: 1, created: 7, anew: false, origin: None, kept: true };
+        let made = Made {
+            key: key.clone(),
+            layer: 1,
+            created: 7,
+            anew: false,
+            origin: None,
+            kept: true,
+            contents: Vec::new(),
+        };
         let beyond = Made { layer: 2, ..made.clone() };
         add_inline(&mut config, &[made, beyond]);
         let config = ImageConfig::parse(&config.to_bytes()).unwrap();
         let layers = [b"base", b"blob"].map(|bytes| Descriptor::of(MediaType::ImageLayerGzip, bytes));
         let manifest = Manifest::new(MediaType::ImageManifest, layers[0].clone(), layers.to_vec());
         let read = entries(&config, &manifest).unwrap();
-        let entry = Entry { diff_id: diff_ids[1].clone(), descriptor: layers[1].clone(), created: 7 };
+        let entry = Entry {
+            diff_id: diff_ids[1].clone(),
+            descriptor: layers[1].clone(),
+            created: 7,
+            next: Vec::new(),
+        };
         assert_eq!(read, InlineEntries::from([(step_tag(&key, diff_ids[0].0.as_str()), entry)]));
         let mut stripped = config;
         strip_inline(&mut stripped);

@@ -10,6 +10,7 @@
 //! entry says, ends the attempt, and the build begins again without the shared cache: what it did is kept in the store.
 //! Nothing here makes a build fail: what goes wrong is told as a warning.
 
+mod ahead;
 mod entry;
 mod export;
 mod inline;
@@ -23,6 +24,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use rbuild_image::{Descriptor, Digest, MediaType};
 use rbuild_store::{BlobDescriptor, CacheKey, DistantLayer};
 
+use self::ahead::{READERS, ReadAhead};
 use self::entry::{Entry, content_tag, step_tag};
 use self::inline::InlineEntries;
 use self::place::Place;
@@ -49,6 +51,16 @@ pub(crate) struct Made {
     pub(crate) origin: Option<String>,
     /// Its layer becomes part of the image.
     pub(crate) kept: bool,
+    /// What was asked about trees to work out its key, in this order.
+    pub(crate) contents: Vec<TreeContent>,
+}
+
+/// What a selection in a tree that never changes holds, for other machines that do not have the tree.
+#[derive(Debug, Clone)]
+pub(crate) struct TreeContent {
+    pub(crate) rootfs: Rootfs,
+    pub(crate) selection: String,
+    pub(crate) digest: Digest,
 }
 
 /// The shared caches of one build.
@@ -58,8 +70,6 @@ pub(crate) struct SharedCache<'a> {
     request: &'a BuildRequest,
     imports: Vec<Import>,
     pub(crate) distant: Arc<DistantBlobs>,
-    /// What was selected in trees that never change, for other machines that do not have them.
-    contents: Mutex<Vec<Selected>>,
     /// Cache mounts that commands of this build have used.
     mounts: Mutex<BTreeSet<String>>,
     /// The stages that were built.
@@ -69,16 +79,11 @@ pub(crate) struct SharedCache<'a> {
 /// A place to read from.
 struct Import {
     place: Place,
+    ahead: ReadAhead,
     /// What the image of that name itself says of its layers, read when first asked.
     inline: OnceLock<InlineEntries>,
     /// It failed, and is not asked again.
     is_off: AtomicBool,
-}
-
-struct Selected {
-    rootfs: Rootfs,
-    selection: String,
-    digest: Digest,
 }
 
 /// A hit.
@@ -118,6 +123,7 @@ impl<'a> SharedCache<'a> {
     pub(crate) fn new(request: &'a BuildRequest, tools: Tools<'a>, events: &'a dyn EventSink) -> Self {
         let import = |place| Import {
             place: Place::new(place),
+            ahead: ReadAhead::default(),
             inline: OnceLock::new(),
             is_off: AtomicBool::new(false),
         };
@@ -127,7 +133,6 @@ impl<'a> SharedCache<'a> {
             request,
             imports: request.cache.from.iter().map(import).collect(),
             distant: Arc::default(),
-            contents: Mutex::default(),
             mounts: Mutex::default(),
             stages: Mutex::default(),
         }
@@ -139,13 +144,28 @@ impl<'a> SharedCache<'a> {
         SharedCache { distant: self.distant, ..new }
     }
 
+    /// Does the work, and meanwhile asks the registries ahead.
+    pub(crate) fn asking_ahead<R>(&self, work: impl FnOnce() -> R) -> R {
+        std::thread::scope(|scope| {
+            let _ends = EndsReadAhead(&self.imports);
+            for import in self.imports.iter().filter(|import| import.is_far()) {
+                let get = |tag: &str| import.place.get(self.tools.client, tag).ok().flatten();
+                (0..READERS).for_each(|_| drop(scope.spawn(move || import.ahead.read(get))));
+            }
+            work()
+        })
+    }
+
     /// The result of the step with this key on the layers `below`, if a place has one.
     pub(crate) fn find(&self, key: &CacheKey, below: &str) -> Option<Hit> {
         let tag = step_tag(key, below);
         let (entry, origin) = self.usable_imports().find_map(|import| {
             let known = import.inline(self).get(&tag).cloned();
-            let entry = known.or_else(|| self.ask(import, &tag, |bytes| Entry::parse(bytes, key, below)));
-            Some((entry?, import.place.origin()))
+            let entry = known.or_else(|| self.ask(import, &tag, |bytes| Entry::parse(bytes, key, below)))?;
+            if import.is_far() {
+                import.ahead.guess(&entry.next);
+            }
+            Some((entry, import.place.origin()))
         })?;
         let descriptor = BlobDescriptor {
             media_type: entry.descriptor.media_type.to_string(),
@@ -180,15 +200,6 @@ impl<'a> SharedCache<'a> {
         })
     }
 
-    /// Keeps in mind what was selected in a tree that never changes.
-    pub(crate) fn note_content(&self, rootfs: &Rootfs, selection: &str, digest: &Digest) {
-        if self.request.cache.to.iter().any(|export| export.max) {
-            let selected =
-                Selected { rootfs: rootfs.clone(), selection: selection.to_owned(), digest: digest.clone() };
-            self.contents.lock().unwrap_or_else(PoisonError::into_inner).push(selected);
-        }
-    }
-
     /// Keeps a finished stage in mind, for the export at the end.
     pub(crate) fn note_stage(&self, state: &Arc<StageState>) {
         self.stages.lock().unwrap_or_else(PoisonError::into_inner).push(state.clone());
@@ -206,7 +217,8 @@ impl<'a> SharedCache<'a> {
         tag: &str,
         parse: impl FnOnce(&[u8]) -> Result<T, String>,
     ) -> Option<T> {
-        match import.place.get(self.tools.client, tag) {
+        let read_ahead = import.ahead.take(tag).map(|bytes| Ok(Some(bytes)));
+        match read_ahead.unwrap_or_else(|| import.place.get(self.tools.client, tag)) {
             Ok(bytes) => match parse(&bytes?) {
                 Ok(found) => Some(found),
                 Err(why) => {
@@ -228,7 +240,21 @@ impl<'a> SharedCache<'a> {
     }
 }
 
+/// However the work ends, nothing more is read for it.
+struct EndsReadAhead<'a>(&'a [Import]);
+
+impl Drop for EndsReadAhead<'_> {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|import| import.ahead.close());
+    }
+}
+
 impl Import {
+    /// Whether an answer takes its time.
+    fn is_far(&self) -> bool {
+        matches!(self.place, Place::Registry(_))
+    }
+
     fn inline(&self, cache: &SharedCache<'_>) -> &InlineEntries {
         self.inline.get_or_init(|| match &self.place {
             Place::Registry(reference) => {

@@ -51,7 +51,7 @@ impl Builder<'_> {
             users::can_be_found(&owner.text, bare).at(owner.span)?;
         }
 
-        let parts = &mut step.parts;
+        let Step { parts, contents, .. } = &mut step;
         parts.text("instruction", if copy.kind == CopyKind::Add { "ADD" } else { "COPY" });
         parts.text("parent", &*state.key);
         parts.text("destination", format!("{destination}{}", if into_folder { "/" } else { "" }));
@@ -69,7 +69,8 @@ impl Builder<'_> {
             parts.text("SOURCE_DATE_EPOCH", epoch.to_string());
         }
         for (piece, span) in pieces.iter().zip(spans(copy)) {
-            let digest = self.content_digest(&piece.files, &piece.source, &piece.options).at(span)?;
+            let digest =
+                self.content_digest(&piece.files, &piece.source, &piece.options, contents).at(span)?;
             parts.content(format!("source {}", name_in_key(&piece.source, copy.parents)), digest);
             parts.text("unpack", format!("{:?}", piece.unpack));
         }

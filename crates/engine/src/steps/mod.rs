@@ -41,7 +41,7 @@ use crate::explain::Miss;
 use crate::image::{ImageLayer, LayerStack};
 use crate::images::open_tree;
 use crate::packing::layer_of;
-use crate::shared_cache::Made;
+use crate::shared_cache::{Made, TreeContent};
 use crate::state::{Rootfs, StageState};
 
 /// One step, ready to be looked up or run.
@@ -52,6 +52,8 @@ pub(crate) struct Step {
     pub(crate) created_by: String,
     /// What the result depends on.
     pub(crate) parts: KeyParts,
+    /// What was asked about trees for it.
+    pub(crate) contents: Vec<TreeContent>,
     pub(crate) lineage: Lineage,
     /// Whether the layer will be part of an image, so that packing may begin at once.
     pub(crate) leaves: bool,
@@ -180,7 +182,8 @@ impl Builder<'_> {
         };
         state.key = key.to_string();
         let (layer, kept) = (state.layers.len() - 1, step.leaves);
-        state.made.push(Made { key, layer, created, anew, origin, kept });
+        let contents = step.contents;
+        state.made.push(Made { key, layer, created, anew, origin, kept, contents });
         let (stage, name) = (step.lineage.stage, step.name);
         state.record(step.created_by, Some(created));
         self.stop_if_reached(state, &stage, &name)

@@ -15,6 +15,7 @@ use crate::build::{Builder, StageRun};
 use crate::error::{AtSpan, Explain, Failure, FailureKind, Result};
 use crate::files::Files;
 use crate::request::{Secret, SecretSource};
+use crate::shared_cache::TreeContent;
 use crate::state::StageState;
 
 /// The largest secret, in bytes, as in the reference.
@@ -26,6 +27,8 @@ pub(super) struct Prepared {
     /// Texts and digests for the key.
     pub(super) parts: Vec<(String, String)>,
     pub(super) contents: Vec<(String, Digest)>,
+    /// What was asked about trees for it.
+    pub(super) said: Vec<TreeContent>,
     pub(super) mounts: Vec<Planned>,
 }
 
@@ -162,7 +165,8 @@ impl Builder<'_> {
         };
         let source = spec.source.clone().unwrap_or_else(|| "/".to_owned());
         let target = mount_point(state, spec);
-        let digest = self.content_digest(&files, &source, &SelectOptions::default()).at(span)?;
+        let digest =
+            self.content_digest(&files, &source, &SelectOptions::default(), &mut prepared.said).at(span)?;
         prepared.parts.push(("mount bind".to_owned(), format!("{} {}", target.display(), spec.read_only)));
         prepared.contents.push((format!("mount {source}"), digest));
         Ok(Planned::Bind { files, source, target, read_only: spec.read_only, span })
@@ -194,7 +198,9 @@ impl Builder<'_> {
         let from = match from {
             Some(files) => {
                 let source = spec.source.clone().unwrap_or_else(|| "/".to_owned());
-                let digest = self.content_digest(&files, &source, &SelectOptions::default()).at(span)?;
+                let digest = self
+                    .content_digest(&files, &source, &SelectOptions::default(), &mut prepared.said)
+                    .at(span)?;
                 identity.push_str(&format!(" {digest}"));
                 Some((files, source))
             }

@@ -86,6 +86,7 @@ impl Builder<'_> {
         }
         self.refuse_in_place(network, insecure, !devices.is_empty())?;
         step.runs = true;
+        step.contents = std::mem::take(&mut mounts.said);
         self.run_key(state, &argv, network, insecure, &mounts, &mut step);
         let platform = state.config.platform();
         let planned = Arc::new(PlannedRun {

@@ -24,6 +24,8 @@ pub struct Logged {
     pub sent: usize,
     /// The status it was answered with; 0 where the connection was closed instead.
     pub status: u16,
+    /// How many requests were being answered when it came, itself among them.
+    pub under_way: usize,
 }
 
 impl Logged {
@@ -167,6 +169,7 @@ fn read_line(reader: &mut BufReader<&TcpStream>) -> io::Result<String> {
 
 /// Answers a request; true if the connection goes on.
 fn answer(shared: &Shared, reader: &mut BufReader<&TcpStream>, mut request: Request) -> io::Result<bool> {
+    let _under_way = UnderWay::begin(shared);
     let effect = take_fault(shared, &request);
     if let Some(Effect::CutRequest(count)) = &effect {
         let mut part = Vec::new();
@@ -217,7 +220,25 @@ fn log(shared: &Shared, request: Request, received: usize, response: Option<&Res
         .filter(|_| request.method != "HEAD")
         .map_or(0, |response| response.body.len().saturating_sub(response.start));
     let (method, target, headers) = (request.method, request.target, request.headers);
-    shared.state().log.push(Logged { method, target, headers, received, sent, status });
+    let mut state = shared.state();
+    let under_way = state.under_way;
+    state.log.push(Logged { method, target, headers, received, sent, status, under_way });
+}
+
+/// A request that is being answered.
+struct UnderWay<'a>(&'a Shared);
+
+impl<'a> UnderWay<'a> {
+    fn begin(shared: &'a Shared) -> Self {
+        shared.state().under_way += 1;
+        UnderWay(shared)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.state().under_way -= 1;
+    }
 }
 
 fn take_fault(shared: &Shared, request: &Request) -> Option<Effect> {

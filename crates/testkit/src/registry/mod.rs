@@ -59,6 +59,7 @@ pub(crate) struct State {
     next_number: u64,
     faults: Vec<Fault>,
     log: Vec<Logged>,
+    under_way: usize,
     login: Login,
     tokens: BTreeMap<String, Vec<String>>,
     dialect: Dialect,
