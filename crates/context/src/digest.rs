@@ -19,7 +19,7 @@ use rbuild_image::Digest;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::ContextError;
-use crate::select::{Entry, Selection};
+use crate::select::{Entry, Match, Selection};
 use crate::stat_cache::{StatCache, Stopwatch};
 use crate::tree::Tree;
 
@@ -89,12 +89,20 @@ impl Tree {
         selection: &Selection,
         cache: Option<&StatCache>,
     ) -> Result<ContentDigest, ContextError> {
-        let found: Vec<(RootfsPath, &Entry)> = selection.entries().collect();
+        // The paths of a million files are not kept a second time.
+        let mut found: Vec<(&Match, &Entry)> =
+            Vec::with_capacity(selection.matches.iter().map(|found| found.entries.len()).sum());
+        selection
+            .matches
+            .iter()
+            .for_each(|each| found.extend(each.entries.iter().map(|entry| (each, entry))));
         let contents: Vec<EntryDigest> = found
             .par_iter()
             .map_init(
                 || vec![0; BLOCK],
-                |block, (path, entry)| self.content_of(path, &entry.meta, cache, block),
+                |block, (found, entry)| {
+                    self.content_of(&found.path.join(&entry.path), &entry.meta, cache, block)
+                },
             )
             .collect::<Result<_, PathError>>()?;
 
@@ -107,7 +115,7 @@ impl Tree {
                 true => whole.update(b"folder\n"),
                 false => field(&mut whole, "file", found.name.as_bytes()),
             }
-            for ((path, entry), content) in next.by_ref().take(found.entries.len()) {
+            for ((_, entry), content) in next.by_ref().take(found.entries.len()) {
                 if entry.meta.is_dir() && entry.path.as_os_str().is_empty() {
                     continue;
                 }
@@ -116,8 +124,8 @@ impl Tree {
                 whole.update(format!("{mode:o} {uid} {gid}\n"));
                 whole.update(content.0);
                 if is_listed {
-                    entries
-                        .insert(path.relative().to_owned(), EntryFacts { mode, uid, gid, content: *content });
+                    let path = found.path.join(&entry.path).relative().to_owned();
+                    entries.insert(path, EntryFacts { mode, uid, gid, content: *content });
                 }
             }
         }

@@ -35,15 +35,6 @@ pub struct Selection {
     pub matches: Vec<Match>,
 }
 
-impl Selection {
-    /// All entries with the path of each in the tree.
-    pub fn entries(&self) -> impl Iterator<Item = (RootfsPath, &Entry)> {
-        self.matches
-            .iter()
-            .flat_map(|found| found.entries.iter().map(|entry| (found.path.join(&entry.path), entry)))
-    }
-}
-
 /// A file or folder that a source names.
 ///
 /// Of a folder the *contents* are what is copied, never the folder itself. With `--parents` there is one such folder,

@@ -4,23 +4,26 @@
 //! lie only where a file changed within the tick of the clock in which it was read ("racily clean" in git's words),
 //! so a digest is kept only if mtime and ctime were older than the *reading* by [`RACE_MARGIN`].
 //!
-//! The file: the line `rbuild-stat-cache 1`, then the records one after the other (numbers little-endian): length of
-//! the path (u32), path, device, inode, size (u64), seconds and nanoseconds of mtime and of ctime (i64, u32), mode
-//! (u32), day of last use (u32), digest (32 bytes); at the end the SHA-256 of all before. It is replaced as a whole
-//! by a rename, so that of two processes the last one wins and no reader sees a part. What does not add up is no
-//! cache, and everything is read anew.
+//! A context of a million files has a million records, so they are small: of the path, and of what the file is known
+//! again by, there is a hash of 16 bytes each. Whoever could find two files with the same hash could as well choose what
+//! is in them.
+//!
+//! The file: the line `rbuild-stat-cache 2`, then the records one after the other: hash of the path (16 bytes), hash of the
+//! metadata (16 bytes), day of last use (u32, little-endian), digest (32 bytes); at the end the SHA-256 of all before. It
+//! is replaced as a whole by a rename, so that of two processes the last one wins and no reader sees a part. What does not
+//! add up is no cache, and everything is read anew.
 
 use std::collections::HashMap;
 use std::fs;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use rbuild_fs::{Durable, Meta, PathError, Timestamp, atomic_write};
 use sha2::{Digest as _, Sha256};
 
 /// First line of the file.
-const MAGIC: &[u8] = b"rbuild-stat-cache 1\n";
+const MAGIC: &[u8] = b"rbuild-stat-cache 2\n";
 
 /// How much older than its reading a file must be, in seconds: FAT counts in 2 s, everything else is finer.
 const RACE_MARGIN: i64 = 2;
@@ -38,27 +41,33 @@ impl Stopwatch {
     }
 }
 
-/// By what an unchanged file is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Print {
-    device: u64,
-    inode: u64,
-    size: u64,
-    mtime: Timestamp,
-    ctime: Timestamp,
-    mode: u32,
+/// Half of a SHA-256.
+type Hash = [u8; 16];
+
+/// Bytes of a record in the file.
+const RECORD: usize = 16 + 16 + 4 + 32;
+
+fn hash(bytes: &[u8]) -> Hash {
+    let digest: [u8; 32] = Sha256::digest(bytes).into();
+    std::array::from_fn(|at| digest[at])
 }
 
-impl From<&Meta> for Print {
-    fn from(meta: &Meta) -> Self {
-        let Meta { device, inode, size, mtime, ctime, mode, .. } = *meta;
-        Self { device, inode, size, mtime, ctime, mode }
-    }
+fn hash_of_path(path: &Path) -> Hash {
+    hash(path.as_os_str().as_bytes())
+}
+
+/// Of all by which an unchanged file is known.
+fn hash_of_meta(meta: &Meta) -> Hash {
+    let Meta { device, inode, size, mtime, ctime, mode, .. } = meta;
+    let numbers = [*device, *inode, *size, mtime.seconds as u64, ctime.seconds as u64];
+    let small = [mtime.nanos, ctime.nanos, *mode];
+    let bytes = numbers.map(u64::to_le_bytes).into_iter().flatten();
+    hash(&Vec::from_iter(bytes.chain(small.map(u32::to_le_bytes).into_iter().flatten())))
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Record {
-    print: Print,
+    meta: Hash,
     day: u32,
     digest: [u8; 32],
 }
@@ -71,7 +80,8 @@ pub struct StatCache {
 
 #[derive(Debug, Default)]
 struct Inner {
-    records: HashMap<PathBuf, Record>,
+    /// By the hash of the path.
+    records: HashMap<Hash, Record>,
     dirty: bool,
 }
 
@@ -107,9 +117,10 @@ impl StatCache {
 
     /// The content digest of an unchanged file.
     pub(crate) fn get(&self, path: &Path, meta: &Meta) -> Option<[u8; 32]> {
+        let (path, known) = (hash_of_path(path), hash_of_meta(meta));
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let inner = &mut *inner;
-        let record = inner.records.get_mut(path).filter(|record| record.print == Print::from(meta))?;
+        let record = inner.records.get_mut(&path).filter(|record| record.meta == known)?;
         let today = today();
         if record.day != today {
             record.day = today;
@@ -123,8 +134,9 @@ impl StatCache {
         if meta.mtime.max(meta.ctime).seconds.saturating_add(RACE_MARGIN) >= read.0.seconds {
             return;
         }
+        let (path, record) = (hash_of_path(path), Record { meta: hash_of_meta(meta), day: today(), digest });
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.records.insert(path.to_owned(), Record { print: meta.into(), day: today(), digest });
+        inner.records.insert(path, record);
         inner.dirty = true;
     }
 }
@@ -133,20 +145,12 @@ fn today() -> u32 {
     u32::try_from(Timestamp::now().seconds / 86_400).unwrap_or_default()
 }
 
-fn encode(records: &HashMap<PathBuf, Record>) -> Vec<u8> {
-    let mut bytes = MAGIC.to_vec();
-    for (path, Record { print, day, digest }) in records {
-        let path = path.as_os_str().as_bytes();
-        bytes.extend((path.len() as u32).to_le_bytes());
+fn encode(records: &HashMap<Hash, Record>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(MAGIC.len() + records.len() * RECORD + 32);
+    bytes.extend(MAGIC);
+    for (path, Record { meta, day, digest }) in records {
         bytes.extend(path);
-        for number in [print.device, print.inode, print.size] {
-            bytes.extend(number.to_le_bytes());
-        }
-        for time in [print.mtime, print.ctime] {
-            bytes.extend(time.seconds.to_le_bytes());
-            bytes.extend(time.nanos.to_le_bytes());
-        }
-        bytes.extend(print.mode.to_le_bytes());
+        bytes.extend(meta);
         bytes.extend(day.to_le_bytes());
         bytes.extend(digest);
     }
@@ -155,52 +159,21 @@ fn encode(records: &HashMap<PathBuf, Record>) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<HashMap<PathBuf, Record>> {
+fn decode(bytes: &[u8]) -> Option<HashMap<Hash, Record>> {
     let (body, sum) = bytes.split_last_chunk::<32>()?;
     if Sha256::digest(body)[..] != sum[..] {
         return None;
     }
-    let mut reader = Reader(body.strip_prefix(MAGIC)?);
-    let mut records = HashMap::new();
-    while !reader.0.is_empty() {
-        let (path, record) = reader.record()?;
-        records.insert(path, record);
-    }
-    Some(records)
+    let (records, []) = body.strip_prefix(MAGIC)?.as_chunks::<RECORD>() else { return None };
+    records.iter().map(|record| decode_record(record)).collect()
 }
 
-/// Takes fields off the front.
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (front, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*front)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.take().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.take().map(u64::from_le_bytes)
-    }
-
-    fn time(&mut self) -> Option<Timestamp> {
-        Some(Timestamp { seconds: i64::from_le_bytes(self.take()?), nanos: self.u32()? })
-    }
-
-    fn record(&mut self) -> Option<(PathBuf, Record)> {
-        let length = usize::try_from(self.u32()?).ok()?;
-        let (path, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        let (device, inode, size) = (self.u64()?, self.u64()?, self.u64()?);
-        let (mtime, ctime, mode) = (self.time()?, self.time()?, self.u32()?);
-        let print = Print { device, inode, size, mtime, ctime, mode };
-        let record = Record { print, day: self.u32()?, digest: self.take()? };
-        Some((std::ffi::OsString::from_vec(path.to_vec()).into(), record))
-    }
+fn decode_record(bytes: &[u8]) -> Option<(Hash, Record)> {
+    let (path, bytes) = bytes.split_first_chunk()?;
+    let (meta, bytes) = bytes.split_first_chunk()?;
+    let (day, digest) = bytes.split_first_chunk()?;
+    let record = Record { meta: *meta, day: u32::from_le_bytes(*day), digest: digest.try_into().ok()? };
+    Some((*path, record))
 }
 
 #[cfg(test)]
@@ -277,7 +250,8 @@ mod tests {
         let cache = StatCache::default();
         cache.put(Path::new("old"), &meta(1), [0; 32], Stopwatch::start());
         cache.put(Path::new("new"), &meta(1), [0; 32], Stopwatch::start());
-        cache.inner.lock().unwrap().records.get_mut(Path::new("old")).unwrap().day -= KEPT_DAYS + 1;
+        cache.inner.lock().unwrap().records.get_mut(&hash_of_path(Path::new("old"))).unwrap().day -=
+            KEPT_DAYS + 1;
         cache.save(&file).unwrap();
         assert_eq!(StatCache::load(&file).len(), 1);
     }
