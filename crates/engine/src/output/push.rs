@@ -3,15 +3,14 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
-use std::sync::Mutex;
 
-use rayon::prelude::*;
 use rbuild_image::Reference;
 
 use crate::error::Result;
 use crate::event::Event;
 use crate::image::Image;
 use crate::images::registry_failure;
+use crate::side_by_side::side_by_side;
 
 use super::pack::PackedBlob;
 use super::{Bundle, Exporter, Packed, PackedLayer};
@@ -64,24 +63,21 @@ impl Exporter<'_> {
     ) -> Result<()> {
         let client = self.images.client;
         self.images.events.event(Event::Note { step: self.number, text: &format!("pushing {name}") });
-        let first = Mutex::new(BTreeSet::new());
-        packed.sources.par_iter().try_for_each(|layer| {
-            // The same layer twice in an image is sent once.
-            if !first
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .insert(layer.descriptor.digest.clone())
-            {
-                return Ok(());
-            }
-            self.send_layer(layer, name, served)
-        })?;
         let config = image.config_bytes.clone();
         let open = || -> io::Result<Box<dyn Read + Send>> { Ok(Box::new(io::Cursor::new(config.clone()))) };
-        client
-            .push_blob(name, &packed.manifest.config, &open, &[], &|_| {})
-            .map_err(|error| push_failure(name, error))?;
-        Ok(())
+        let send_config = || {
+            let pushed = client.push_blob(name, &packed.manifest.config, &open, &[], &|_| {});
+            pushed.map(drop).map_err(|error| push_failure(name, error))
+        };
+        // The same layer twice in an image is sent once.
+        let mut seen = BTreeSet::new();
+        let layers = packed.sources.iter().filter(|layer| seen.insert(&layer.descriptor.digest));
+        let blobs: Vec<Option<&PackedLayer>> = layers.map(Some).chain([None]).collect();
+        let send = |blob: &Option<&PackedLayer>| match blob {
+            Some(layer) => self.send_layer(layer, name, served),
+            None => send_config(),
+        };
+        side_by_side(&blobs, send).map(drop)
     }
 
     /// A layer for the repository of `name`: what `served` or its own origin has is taken over from there by the registry.

@@ -160,8 +160,11 @@ impl<'a> SharedCache<'a> {
     pub(crate) fn find(&self, key: &CacheKey, below: &str) -> Option<Hit> {
         let tag = step_tag(key, below);
         let (entry, origin) = self.usable_imports().find_map(|import| {
-            let known = import.inline(self).get(&tag).cloned();
-            let entry = known.or_else(|| self.ask(import, &tag, |bytes| Entry::parse(bytes, key, below)))?;
+            let known = || import.inline.get().and_then(|inline| inline.get(&tag).cloned());
+            let asked = || self.ask(import, &tag, |bytes| Entry::parse(bytes, key, below));
+            // An image is only asked what it says of its layers where there are no entries.
+            let inline = || import.is_usable().then(|| import.inline(self).get(&tag).cloned())?;
+            let entry = known().or_else(asked).or_else(inline)?;
             if import.is_far() {
                 import.ahead.guess(&entry.next);
             }
@@ -207,7 +210,7 @@ impl<'a> SharedCache<'a> {
 
     fn usable_imports(&self) -> impl Iterator<Item = &Import> {
         let usable = self.distant.failure().is_none();
-        self.imports.iter().filter(move |import| usable && !import.is_off.load(Ordering::Relaxed))
+        self.imports.iter().filter(move |import| usable && import.is_usable())
     }
 
     /// Asks one place. What fails is told once, and the place left alone from then on; a document that is wrong is passed over.
@@ -250,6 +253,10 @@ impl Drop for EndsReadAhead<'_> {
 }
 
 impl Import {
+    fn is_usable(&self) -> bool {
+        !self.is_off.load(Ordering::Relaxed)
+    }
+
     /// Whether an answer takes its time.
     fn is_far(&self) -> bool {
         matches!(self.place, Place::Registry(_))
